@@ -1,0 +1,242 @@
+"""From a data set to aligned slices on disk, a slice table, and training, validation and test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from cvae_utils import acdc, align, metrics, phantom
+from cvae_utils.labels import GROUPS, STRUCTURE_NAMES, Label
+from cvae_utils.profiles import Profile
+from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
+
+SPLIT_NAMES = ("train", "validation", "test")
+SPLIT_FRACTIONS = (0.5, 0.2, 0.3)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found: what it is called, where it lies, and its label volumes."""
+
+    name: str  # "ACDC" or "phantom"
+    root: Path
+    frames: list[acdc.Frame]
+    fingerprint: str
+
+    @property
+    def patients(self) -> int:
+        return len({frame.patient for frame in self.frames})
+
+
+def find_source(data: Path, profile: Profile, base: Path, seed: int = 0) -> Source:
+    """ACDC where the user has it, else the phantom, which is made in data/raw if need be.
+
+    data: the folder data/; base: what a relative ACDC_ROOT is relative to. See acdc.find_root.
+    """
+    root = acdc.find_root(data / "raw" / "acdc", base)
+    return open_source("ACDC", root) if root else make_phantom(data, profile.phantom_patients, seed)
+
+
+def make_phantom(data: Path, patients: int, seed: int = 0) -> Source:
+    """A phantom of so many patients in data/raw, made unless it is there."""
+    root = phantom.write_phantom(data / "raw" / f"phantom-{patients}-seed{seed}",
+                                 patients=patients, seed=seed)
+    return open_source("phantom", root)
+
+
+def open_source(name: str, root: Path) -> Source:
+    """List the label volumes of a data set; raises acdc.DataError if it cannot be used."""
+    frames = acdc.list_frames(root)
+    return Source(name, root, frames, acdc.fingerprint(frames))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Aligned slices and what is known of each.
+
+    aligned, unrotated: (N, S, S) uint8 label maps
+    table: N rows; patient, subset, group, phase, slice_index, level (0 base, 1 apex), grid
+        (in-plane size of the volume), spacing_mm, thickness_mm, angle_deg, crop_mm,
+        crop_unrotated_mm
+    skipped: the slices that were read and left out, with the reason
+    source, fingerprint: name of the data set, and a hash of everything these slices depend on
+    """
+
+    aligned: np.ndarray
+    unrotated: np.ndarray
+    table: pd.DataFrame
+    skipped: pd.DataFrame
+    source: str
+    fingerprint: str
+
+    @property
+    def size(self) -> int:
+        return self.aligned.shape[-1]
+
+
+def load_or_align(source: Source, size: int, folder: Path, progress: bool = True) -> Slices:
+    """The aligned slices of a data set, from `folder` if they are there, else made and stored.
+
+    The stored folder is named by data set, size and a hash of the label files and of the code
+    that aligns them; it appears only when complete. Raises acdc.DataError for unusable input.
+    """
+    key = short_hash([source.fingerprint, size, code_stamp(acdc, align, metrics)])
+    target = folder / f"{source.name.lower()}-{size}-{key}"
+    if not target.is_dir():
+        with complete_folder(target) as partial:
+            _align_all(source, size, partial, progress)
+            write_json(partial / "source.json", {"source": source.name, "fingerprint": key})
+    table = pd.read_csv(target / "slices.csv", keep_default_na=False, na_values=[""])
+    kept = table["skipped_because"].isna()
+    return Slices(
+        aligned=np.load(target / "aligned.npy"),
+        unrotated=np.load(target / "unrotated.npy"),
+        table=table[kept].drop(columns="skipped_because").reset_index(drop=True),
+        skipped=table[~kept].reset_index(drop=True),
+        **read_json(target / "source.json"),
+    )
+
+
+def _align_all(source: Source, size: int, folder: Path, progress: bool) -> None:
+    aligned, unrotated, rows = [], [], []
+    for frame, volume in _volumes(source, "aligning", progress):
+        result = align.align_volume(volume.data, volume.spacing_mm, size)
+        aligned.append(result.aligned)
+        unrotated.append(result.unrotated)
+        rows += _table_rows(frame, volume, result)
+    table = pd.DataFrame(rows)
+    if table["skipped_because"].eq("").sum() == 0:
+        raise acdc.DataError(
+            f"{source.root}: {len(table)} slices were read and none has a left-ventricle cavity "
+            "(label 3). Expected ACDC labels: 1 RV, 2 MYO, 3 LV."
+        )
+    np.save(folder / "aligned.npy", np.concatenate(aligned))
+    np.save(folder / "unrotated.npy", np.concatenate(unrotated))
+    table.to_csv(folder / "slices.csv", index=False)
+
+
+def _volumes(source: Source, task: str, progress: bool = True):
+    """Each label volume with its frame, read a patient at a time, under a progress bar."""
+    by_patient: dict[tuple, list[acdc.Frame]] = {}
+    for frame in source.frames:
+        by_patient.setdefault((frame.subset, frame.patient), []).append(frame)
+    for frames in tqdm(by_patient.values(), desc=task, unit="patient", disable=not progress):
+        yield from zip(frames, acdc.read_patient(frames))
+
+
+def cardiac_function(source: Source, progress: bool = True) -> pd.DataFrame:
+    """LV volume at ED and ES in ml, and ejection fraction in %, one row a patient.
+
+    Volume is the number of LV voxels times the voxel's volume; the ejection fraction is
+    100 (ED - ES) / ED.
+    """
+    rows: dict[str, dict] = {}
+    for frame, volume in _volumes(source, "measuring", progress):
+        row = rows.setdefault(frame.patient, {"patient": frame.patient, "group": frame.group})
+        millilitres = (volume.data == Label.LV).sum() * volume.spacing_mm.prod() / 1000
+        row[f"{frame.phase.lower()}_ml"] = millilitres
+    table = pd.DataFrame(rows.values())
+    return table.assign(ef_percent=100 * (1 - table["es_ml"] / table["ed_ml"]))
+
+
+def compare_resampling(source: Source, size: int, progress: bool = True) -> pd.DataFrame:
+    """What each way of resampling does to the slices, one row a method of align.METHODS.
+
+    Columns: the share of aligned slices that are anatomically valid, and the mean change of the
+    area of each structure against the original grid, both in %; and the mean size of that change.
+    """
+    valid, changes = {m: [] for m in align.METHODS}, {m: [] for m in align.METHODS}
+    for _, volume in _volumes(source, "resampling", progress):
+        maps = volume.data.T
+        for method in align.METHODS:
+            result = align.align_volume(volume.data, volume.spacing_mm, size, method,
+                                        unrotated=False)
+            before = metrics.areas(maps[result.slice_index]) * volume.spacing_mm[:2].prod()
+            after = metrics.areas(result.aligned) * (result.crop_mm / size) ** 2
+            changes[method].append(after / np.where(before > 0, before, np.nan) - 1)
+            valid[method].append(metrics.is_valid(result.aligned))
+    rows = {}
+    for method in align.METHODS:
+        change = 100 * np.concatenate(changes[method])
+        rows[method] = {"valid, %": 100 * np.concatenate(valid[method]).mean()}
+        for name, value in zip(STRUCTURE_NAMES, np.nanmean(change, axis=0)):
+            rows[method][f"area of {name}, %"] = value
+        rows[method]["mean size of change, %"] = np.nanmean(np.abs(change))
+    return pd.DataFrame(rows).T
+
+
+def _table_rows(frame: acdc.Frame, volume: acdc.Volume, result: align.AlignedVolume) -> list[dict]:
+    """One row a slice of the volume, kept or not."""
+    maps = volume.data.T  # (Z, rows = y, columns = x)
+    position = {int(z): k for k, z in enumerate(result.slice_index)}
+    levels = slice_levels(maps[result.slice_index])
+    has_label = maps.any(axis=(1, 2))
+    rows = []
+    for z in range(len(maps)):
+        k = position.get(z)
+        reason = "" if k is not None else "no LV cavity" if has_label[z] else "no label"
+        if not len(position):
+            reason = f"volume without LV cavity: {reason}"
+        rows.append({
+            "patient": frame.patient, "subset": frame.subset, "group": frame.group,
+            "phase": frame.phase, "slice_index": z,
+            "level": np.nan if k is None else levels[k],
+            "grid": "x".join(map(str, volume.data.shape[:2])),
+            "spacing_mm": volume.spacing_mm[0], "thickness_mm": volume.spacing_mm[2],
+            "angle_deg": np.nan if k is None else result.angle_deg[k],
+            "crop_mm": result.crop_mm, "crop_unrotated_mm": result.crop_unrotated_mm,
+            "skipped_because": reason,
+        })
+    return rows
+
+
+def slice_levels(maps: np.ndarray) -> np.ndarray:
+    """Position of each slice from base (0) to apex (1), for the K kept slices of a volume, (K,).
+
+    The S axis of a short-axis stack is nominal, so the apex is the end where less is labelled.
+    """
+    if len(maps) < 2:
+        return np.zeros(len(maps))
+    order = np.linspace(0, 1, len(maps))
+    labelled = metrics.areas(maps).sum(axis=1)
+    grows = np.dot(order - order.mean(), labelled) > 0
+    return order[::-1] if grows else order
+
+
+def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, np.ndarray]:
+    """Row numbers of training, validation and test, 50 / 20 / 30 %.
+
+    by='patient' (default): all slices of a patient fall in one part, and each part has its share
+    of every group. by='slice': slices are drawn at random, as in the report, so that a patient's
+    neighbouring slices are on both sides. Raises ValueError for another `by`, or if a part would
+    be empty.
+    """
+    generator = np.random.default_rng(seed)
+    if by == "slice":
+        order = generator.permutation(len(table))
+        parts = np.split(order, _cuts(len(table)))
+    elif by == "patient":
+        parts = [[] for _ in SPLIT_NAMES]
+        patients = table.drop_duplicates("patient")
+        # A group whose size does not divide well gives its remainder to the part that is furthest
+        # behind so far, so that small data sets fill every part too.
+        for group in GROUPS:
+            members = patients.loc[patients["group"] == group, "patient"].to_numpy()
+            for patient in generator.permutation(members):
+                total = sum(map(len, parts)) + 1
+                lag = [fraction * total - len(part) for fraction, part in
+                       zip(SPLIT_FRACTIONS, parts)]
+                parts[int(np.argmax(lag))].append(patient)
+        parts = [np.flatnonzero(table["patient"].isin(part)) for part in parts]
+    else:
+        raise ValueError(f"by: expected 'patient' or 'slice', found {by!r}")
+    if any(len(part) == 0 for part in parts):
+        raise ValueError(f"expected enough patients for three parts, found "
+                         f"{table['patient'].nunique()}; at least 10 are needed")
+    return {name: np.sort(part) for name, part in zip(SPLIT_NAMES, parts)}
+
+
+def _cuts(count: int) -> np.ndarray:
+    return np.round(np.cumsum(SPLIT_FRACTIONS)[:-1] * count).astype(int)

@@ -1,0 +1,224 @@
+"""The latent space: encode, sample, traverse, rank and name its dimensions, project it.
+
+Latent arrays are NumPy float32, (N, Z); label maps (N, S, S) uint8.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cvae_utils import metrics
+from cvae_utils.metrics import DESCRIPTORS
+from cvae_utils.model import ConvVAE, one_hot
+
+#: Traversals of the report: one dimension from -3 to 3 in 50 steps, the others at 0.
+LIMIT, STEPS = 3.0, 50
+BATCH = 256
+
+#: The effects that the report names, and the descriptors that measure each.
+REPORT_EFFECTS = {
+    "size of LV + MYO": ("area_lv_myo",),
+    "shape of RV": ("area_rv", "rv_eccentricity"),
+    "thickness of MYO": ("wall",),
+    "LV off-centre in MYO, vertical": ("offset_y",),
+    "LV off-centre in MYO, horizontal": ("offset_x",),
+    "LV + MYO size, horizontal": ("extent_x",),
+    "LV + MYO size, vertical": ("extent_y",),
+}
+
+
+class Posterior(NamedTuple):
+    """q(z|x) of N slices: mean and log-variance, each (N, Z)."""
+
+    mu: np.ndarray
+    logvar: np.ndarray
+
+    def sample(self, seed: int = 0) -> np.ndarray:
+        """One z a slice, (N, Z)."""
+        noise = np.random.default_rng(seed).standard_normal(self.mu.shape, dtype=np.float32)
+        return self.mu + np.exp(0.5 * self.logvar) * noise
+
+
+@torch.inference_mode()
+def encode(model: ConvVAE, maps: np.ndarray) -> Posterior:
+    """Label maps (N, S, S) -> q(z|x)."""
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(0, len(maps), BATCH):
+        batch = torch.from_numpy(np.ascontiguousarray(maps[start:start + BATCH])).to(device)
+        parts.append([t.float().cpu().numpy() for t in model.encode(one_hot(batch))])
+    return Posterior(*(np.concatenate(part) for part in zip(*parts)))
+
+
+@torch.inference_mode()
+def decode(model: ConvVAE, z: np.ndarray) -> np.ndarray:
+    """Latent points (N, Z) -> arg-max label maps (N, S, S) uint8."""
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(0, len(z), BATCH):
+        batch = torch.as_tensor(z[start:start + BATCH], dtype=torch.float32, device=device)
+        parts.append(model.decode(batch).argmax(dim=1).to(torch.uint8).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def reconstruct(model: ConvVAE, maps: np.ndarray) -> np.ndarray:
+    """Label maps (N, S, S) -> their reconstructions from mu, without sampling."""
+    return decode(model, encode(model, maps).mu)
+
+
+def sample_prior(count: int, latent_dim: int, seed: int = 0) -> np.ndarray:
+    """z ~ N(0, I), (count, Z)."""
+    return np.random.default_rng(seed).standard_normal((count, latent_dim), dtype=np.float32)
+
+
+def traverse(dimension: int, latent_dim: int, steps: int = STEPS, limit: float = LIMIT):
+    """z (steps, Z): `dimension` goes from -limit to limit, the others stay 0."""
+    z = np.zeros((steps, latent_dim), dtype=np.float32)
+    z[:, dimension] = np.linspace(-limit, limit, steps)
+    return z
+
+
+def traverse_all(model: ConvVAE) -> np.ndarray:
+    """Decoded traversals of every dimension, (Z, STEPS, S, S) uint8."""
+    return np.stack([decode(model, traverse(d, model.latent_dim))
+                     for d in range(model.latent_dim)])
+
+
+def influence(traversals: np.ndarray, mean_shape: np.ndarray) -> pd.DataFrame:
+    """How far each traversal leaves the mean shape (figure 14), strongest first.
+
+    traversals: (Z, steps, S, S); mean_shape: (S, S), the decoded z = 0. Columns: dimension;
+    mean_dice, the mean over the steps of the Dice to the mean shape (low is influential); and
+    variance, its variance over the steps (high is influential).
+    """
+    scores = np.stack([
+        metrics.dice_per_slice(maps, np.broadcast_to(mean_shape, maps.shape))
+        for maps in traversals
+    ])  # (Z, steps)
+    table = pd.DataFrame({"dimension": np.arange(len(scores)), "mean_dice": scores.mean(axis=1),
+                          "variance": scores.var(axis=1)})
+    return table.sort_values("mean_dice", kind="stable").reset_index(drop=True)
+
+
+def effects(traversals: np.ndarray, training: pd.DataFrame) -> pd.DataFrame:
+    """What each dimension does to each shape descriptor, (Z, descriptors), from -3 to 3.
+
+    The slope of a straight line through the descriptor along the traversal, times the length of
+    the traversal, in standard deviations of the descriptor over the training slices (the columns
+    of `training`, from metrics.describe). A line uses all steps, so that one odd picture at an
+    end does not decide; steps where the descriptor is undefined are left out.
+    """
+    position = np.linspace(-0.5, 0.5, traversals.shape[1])
+    rows = []
+    for maps in traversals:
+        described = metrics.describe(maps)[list(DESCRIPTORS)]
+        rows.append({name: _slope(position, described[name].to_numpy()) for name in DESCRIPTORS})
+    return pd.DataFrame(rows) / training[list(DESCRIPTORS)].std()
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    defined = ~np.isnan(y)
+    return float(np.polyfit(x[defined], y[defined], 1)[0]) if defined.sum() > 2 else 0.0
+
+
+def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
+    """Name each dimension by its strongest effect; (Z) rows: name, effect, purity.
+
+    effect: from `effects`. purity is the square of the strongest effect as a share of the sum of
+    the squares of all: 1 when nothing else changes.
+    """
+    strongest = effect.abs().idxmax(axis=1)
+    value = pd.Series({d: effect.at[d, name] for d, name in strongest.items()})
+    total = (effect**2).sum(axis=1)
+    return pd.DataFrame({"name": strongest.map(DESCRIPTORS), "effect": value,
+                         "purity": value**2 / total.where(total > 0, 1)})
+
+
+def report_effects(effect: pd.DataFrame) -> pd.DataFrame:
+    """For each effect that the report names: which dimension does it here, and how purely.
+
+    Columns: dimension (the one with the largest such effect), effect (training standard
+    deviations from -3 to 3), purity (its share of that dimension's squared effects), share (that
+    dimension's share of the squared effect over all dimensions).
+    """
+    rows = []
+    for title, names in REPORT_EFFECTS.items():
+        name = max(names, key=lambda n: effect[n].abs().max())
+        squared = effect[name] ** 2
+        dimension = int(squared.idxmax())
+        total = float((effect.loc[dimension] ** 2).sum())
+        rows.append({"report": title, "measured by": DESCRIPTORS[name], "dimension": dimension,
+                     "effect": effect.at[dimension, name],
+                     "purity": squared[dimension] / total if total else 0.0,
+                     "share": squared[dimension] / squared.sum() if squared.sum() else 0.0})
+    return pd.DataFrame(rows)
+
+
+def fit_umap(mu: np.ndarray, seed: int = 0):
+    """Fitted UMAP to two components; its `embedding_` is (N, 2), `transform` maps new points."""
+    from umap import UMAP  # here: it compiles for seconds, and only notebooks 03 and 05 need it
+
+    neighbours = min(15, len(mu) - 1)
+    # One job, because only then does the random state decide the result.
+    return UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1).fit(mu)
+
+
+def fit_tsne(mu: np.ndarray, seed: int = 0) -> np.ndarray:
+    """t-SNE with three components, (N, 3)."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(mu) - 1) / 3)
+    return TSNE(n_components=3, perplexity=perplexity, init="pca", random_state=seed,
+                n_jobs=1).fit_transform(mu)
+
+
+def neighbour_accuracy(points: np.ndarray, labels: np.ndarray, patients: np.ndarray,
+                       neighbours: int = 15) -> float:
+    """Balanced accuracy of k nearest neighbours that all belong to other patients.
+
+    points: (N, D); labels, patients: (N,). Slices of one patient resemble each other, so a
+    patient's own slices must not vote. Chance is one over the number of labels.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
+
+    predicted = cross_val_predict(KNeighborsClassifier(neighbours), points, labels,
+                                  groups=patients, cv=LeaveOneGroupOut())
+    return float(balanced_accuracy_score(labels, predicted))
+
+
+def cluster_share(points: np.ndarray, smallest: int = 20) -> tuple[int, float]:
+    """Number of HDBSCAN clusters of at least `smallest` points, and the share of points in one."""
+    from sklearn.cluster import HDBSCAN
+
+    found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points)
+    return int(found.max() + 1), float((found >= 0).mean())
+
+
+def overlap(points_a: np.ndarray, points_b: np.ndarray, data: np.ndarray,
+            neighbours: int = 15) -> float:
+    """How much of the data's neighbourhood two clouds share, 0 (none) to 1 (the same).
+
+    Each cloud (n, D) reaches the data points (N, D) that are among the nearest `neighbours` of
+    one of its points; the result is the number reached by both over the smaller of the numbers
+    reached by each.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=min(neighbours, len(data))).fit(data)
+    a, b = (set(search.kneighbors(p, return_distance=False).ravel()) for p in (points_a, points_b))
+    return len(a & b) / min(len(a), len(b))
+
+
+def distance_to_normal(z: np.ndarray) -> np.ndarray:
+    """Wasserstein-1 distance of each dimension's values to N(0, 1), (Z,); z: (N, Z).
+
+    Against the quantiles of N(0, 1) at (i + 1/2) / N, in units of the prior's standard deviation.
+    """
+    from scipy.stats import norm
+
+    quantiles = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    return np.abs(np.sort(z, axis=0) - quantiles[:, None]).mean(axis=0)

@@ -1,0 +1,74 @@
+"""The loss, its terms, and beta as a function of the training's progress.
+
+    loss = cross-entropy + soft Dice loss + beta * KL / 256^2
+
+Cross-entropy is the mean over pixels and the Dice loss a mean over structures, so the KL term is
+divided by the report's pixel count, at every working size, for beta to mean the same everywhere.
+At beta = 1 and 256 x 256 the cross-entropy and KL terms are the negative ELBO per pixel.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+KL_DIVISOR = 256**2
+SMOOTHING = 1.0
+SCHEDULES = ("constant", "linear", "exponential")
+
+
+class Terms(NamedTuple):
+    """Terms of the loss, averaged over the batch: scalars, and soft Dice of RV, MYO, LV (3,)."""
+
+    cross_entropy: Tensor
+    soft_dice: Tensor
+    kl: Tensor  # nats
+
+    def total(self, beta: float) -> Tensor:
+        return self.cross_entropy + (1 - self.soft_dice.mean()) + beta * self.kl / KL_DIVISOR
+
+
+def loss_terms(scores: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Terms:
+    """scores (N, 4, S, S) before the soft-max; target (N, 4, S, S) one-hot; mu, logvar (N, Z)."""
+    log_p = functional.log_softmax(scores.float(), dim=1)
+    cross_entropy = -(target * log_p).sum(dim=1).mean()
+    return Terms(cross_entropy, soft_dice(log_p.exp(), target), kl_divergence(mu, logvar))
+
+
+def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice of RV, MYO and LV, (3,), per image and structure, then averaged over images.
+
+    (2 sum p t + 1) / (sum p + sum t + 1) over pixels (Milletari et al. 2016, first power in the
+    denominator); the 1 makes a structure that is rightly absent count 1 and not 0 / 0.
+    """
+    p, t = probability[:, 1:], target[:, 1:]  # background is not a structure
+    overlap = (p * t).sum(dim=(2, 3))  # (N, 3)
+    total = (p + t).sum(dim=(2, 3))
+    return ((2 * overlap + SMOOTHING) / (total + SMOOTHING)).mean(dim=0)
+
+
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, exp logvar) || N(0, I)) in nats, summed over dimensions, averaged over the batch.
+
+    Kingma and Welling 2014, appendix B. mu, logvar: (N, Z); returns a scalar.
+    """
+    mu, logvar = mu.float(), logvar.float()
+    return 0.5 * (mu**2 + torch.exp(logvar) - 1 - logvar).sum(dim=1).mean()
+
+
+def beta_at(progress: float, beta: float, schedule: str = "constant", start: float = 1.0,
+            rise: float = 0.5) -> float:
+    """Weight of the KL term at `progress` in [0, 1] of the training.
+
+    constant: beta. linear, exponential: from `start` to beta over the first `rise` of the
+    training, then constant. Raises ValueError for another schedule.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: expected one of {SCHEDULES}, found {schedule!r}")
+    share = min(progress / rise, 1.0)
+    if schedule == "constant":
+        return beta
+    if schedule == "linear":
+        return start + (beta - start) * share
+    return start * (beta / start) ** share

@@ -1,0 +1,107 @@
+"""What the first cell of every notebook does: profile, data, seed, device and folders."""
+
+import functools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from cvae_utils import dataset, profiles, results, train
+from cvae_utils.figures import save_figure, use_style
+from cvae_utils.storage import REPOSITORY, output_root
+
+
+@dataclass
+class Study:
+    """One notebook's view of the study: its data, runs, figures and findings.
+
+    Made by `begin`. Everything heavy is loaded when it is first asked for, and once.
+    """
+
+    section: str  # the notebook's name, under which its numbers are recorded
+    profile: profiles.Profile
+    source: dataset.Source
+    device: torch.device
+    seed: int
+    split_by: str
+    data_folder: Path
+    figure_folder: Path
+    claims: list[dict] = field(default_factory=list)
+    numbers: dict = field(default_factory=dict)
+
+    @functools.cached_property
+    def slices(self) -> dataset.Slices:
+        return dataset.load_or_align(self.source, self.profile.size,
+                                     self.data_folder / "processed")
+
+    @functools.cached_property
+    def split(self) -> dict[str, np.ndarray]:
+        return dataset.split(self.slices.table, self.split_by, self.seed)
+
+    def part(self, name: str) -> np.ndarray:
+        """Aligned label maps of 'train', 'validation' or 'test', (N, S, S)."""
+        return self.slices.aligned[self.split[name]]
+
+    def table_of(self, name: str) -> pd.DataFrame:
+        """Rows of the slice table of one part."""
+        return self.slices.table.iloc[self.split[name]].reset_index(drop=True)
+
+    def run(self, beta: float, schedule: str = "constant") -> train.Run:
+        """The trained run at this beta: loaded if there is one, else trained and kept."""
+        config = train.RunConfig(self.profile, beta, schedule, self.seed, self.split_by,
+                                 self.slices.fingerprint)
+        return train.load_or_train(config, self.slices, self.split, self.data_folder / "runs",
+                                   self.device)
+
+    @property
+    def stamp(self) -> str:
+        """What every figure and table is made from, in one line."""
+        kind = {"ACDC": "ACDC labels", "phantom": "phantom, synthetic hearts"}[self.source.name]
+        return (f"Data: {kind}, {self.source.patients} patients; split by {self.split_by} "
+                f"50/20/30 %; profile {self.profile.name} ({self.profile.size} x "
+                f"{self.profile.size}); seed {self.seed}")
+
+    def show(self, figure: Figure, name: str, stamp: str | None = None) -> Figure:
+        """Write a figure as figures/<name>.png with its data stamp; returns it for display."""
+        return save_figure(figure, self.figure_folder / f"{name}.png", stamp or self.stamp)
+
+    def claim(self, claim: str, holds: bool | None, numbers: str) -> None:
+        """Answer a claim of the report, print the answer, and keep it for the results file."""
+        holds = None if holds is None else bool(holds)
+        self.claims.append({"claim": claim, "holds": holds, "numbers": numbers})
+        print(f"The report: {claim}.\nHere: {results.VERDICTS[holds]}. {numbers}.")
+
+    def record(self, **numbers) -> None:
+        """Write these numbers, and the claims answered so far, to figures/results.json."""
+        self.numbers |= numbers
+        results.record(self.figure_folder, self.section,
+                       {"data": self.stamp, **self.numbers, "claims": self.claims})
+
+
+def begin(section: str, seed: int = 0, split_by: str = "patient") -> Study:
+    """Set up a notebook: choose profile, data set, device and folders, and say what was chosen.
+
+    ACDC results go to figures/, the phantom's to figures/phantom/ (not tracked), so that trying
+    things out does not overwrite what is published; CVAE_OUT redirects everything. Raises
+    acdc.DataError or ValueError if a setting or the data set cannot be used.
+    """
+    pd.set_option("display.width", 160, "display.max_columns", 40, "display.max_rows", 60)
+    use_style()
+    profile = profiles.active_profile()
+    out = output_root()
+    source = dataset.find_source(out / "data", profile, REPOSITORY, seed)
+    apart = source.name == "phantom" and not os.environ.get("CVAE_OUT")
+    study = Study(section, profile, source, train.best_device(), seed, split_by, out / "data",
+                  out / "figures" / "phantom" if apart else out / "figures")
+    print(study.stamp)
+    return study
+
+
+def check(statement: str, holds) -> None:
+    """Assert a statement that is true in every profile and on every data set, and say so."""
+    assert bool(holds), f"expected: {statement}"
+    print(f"checked: {statement}")

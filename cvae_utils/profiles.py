@@ -1,0 +1,66 @@
+"""Every size and hyper-parameter, in three profiles, and which of them is active.
+
+`CVAE_PROFILE` chooses; else `report` on a CUDA device and `quick` elsewhere.
+"""
+
+import os
+from dataclasses import dataclass
+
+#: The weights of the KL term that notebook 03 compares.
+BETAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+#: The report's choice: the beta of notebooks 02 and 04.
+REPORT_BETA = 1000.0
+#: The two ends whose latent spaces notebooks 03 and 05 compare.
+LOW_BETA, HIGH_BETA = 1.0, 1000.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the whole study."""
+
+    name: str
+    size: int  # side of the aligned slices, pixels; a multiple of 16
+    base_channels: int  # channels of the first encoder block
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    decay: str  # "cosine" to zero, or "constant"
+    warmup_steps: int
+    patience: int  # epochs without a better validation loss before training stops
+    samples: int  # hearts drawn from the prior for each share of valid samples
+    phantom_patients: int
+    latent_dim: int = 32
+    weight_decay: float = 1e-2  # decoupled (AdamW); L2 inside Adam collapses the posterior
+    gradient_clip: float = 1.0  # norm
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        # Seconds, for continuous integration: everything runs, nothing is learnt well.
+        Profile("smoke", size=32, base_channels=8, epochs=40, batch_size=16, learning_rate=4e-3,
+                decay="cosine", warmup_steps=10, patience=40, samples=100, phantom_patients=15),
+        # Minutes on two CPU cores.
+        Profile("quick", size=64, base_channels=16, epochs=60, batch_size=32, learning_rate=2e-3,
+                decay="cosine", warmup_steps=50, patience=20, samples=1000, phantom_patients=60),
+        # The report's own sizes and optimiser settings; wants a GPU.
+        Profile("report", size=256, base_channels=48, epochs=180, batch_size=100,
+                learning_rate=6e-5, decay="constant", warmup_steps=0, patience=30, samples=1000,
+                phantom_patients=150),
+    )
+}
+
+
+def active_profile() -> Profile:
+    """The profile that CVAE_PROFILE names, else `report` on CUDA and `quick` elsewhere.
+
+    Raises ValueError for an unknown name.
+    """
+    name = os.environ.get("CVAE_PROFILE", "").strip()
+    if not name:
+        import torch  # here, so that reading a profile does not cost the import of torch
+
+        name = "report" if torch.cuda.is_available() else "quick"
+    if name not in PROFILES:
+        raise ValueError(f"CVAE_PROFILE: expected one of {', '.join(PROFILES)}, found {name!r}")
+    return PROFILES[name]

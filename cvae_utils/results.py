@@ -1,0 +1,114 @@
+"""The numbers of a study in one JSON file, and the README's tables made from it.
+
+    python -m cvae_utils.results        rewrites the tables of README.md from figures/results.json
+"""
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from cvae_utils.labels import STRUCTURE_NAMES
+from cvae_utils.storage import REPOSITORY, read_json, write_json
+
+FILE_NAME = "results.json"
+VERDICTS = {True: "holds", False: "does not hold", None: "cannot be told"}
+
+#: What the course report of 2022-23 states, at beta = 1000 on all 150 patients.
+REPORT = {"slices": 2785, "dice": 0.75, "unrotated_dice": 0.69, "dominant_dimensions": 3}
+
+
+def record(folder: Path, section: str, values: dict) -> None:
+    """Replace one section of the results file in `folder`; the other sections stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE_NAME
+    results = read_json(path) if path.is_file() else {}
+    write_json(path, results | {section: _plain(values)})
+
+
+def beside_report(run_results: dict, slices: int) -> pd.DataFrame:
+    """The report's numbers and those of train.evaluate as text: quantity, report, here."""
+    r = run_results
+    rows = [("slices with LV", f"{REPORT['slices']}", f"{slices}")]
+    for title, name, report in (("Dice", "test_dice", REPORT["dice"]),
+                                ("Dice, not rotated", "unrotated_dice", REPORT["unrotated_dice"])):
+        rows.append((f"{title}, mean over slices", f"{report:.2f}", f"{r[name]:.3f}"))
+        rows += [(f"{title}, {c}", "not given", f"{r[f'{name}_{c}']:.3f}") for c in STRUCTURE_NAMES]
+    rows += [
+        ("active dimensions", f"{REPORT['dominant_dimensions']} dominate",
+         f"{r['active_dimensions']} of {len(r['mu_sd'])}"),
+        ("standard deviation of mu, largest", "not given", f"{max(r['mu_sd']):.2f}"),
+        ("standard deviation of mu, three strongest dimensions", "not given",
+         ", ".join(f"{sd:.2f}" for sd in r["mu_sd"][:3])),
+        ("standard deviation of mu, smallest", "not given", f"{min(r['mu_sd']):.2f}"),
+        ("valid samples from N(0, I)", "not given", f"{100 * r['valid_prior']:.1f} %"),
+        ("valid real test slices", "not given", f"{100 * r['valid_real']:.1f} %"),
+    ]
+    return pd.DataFrame(rows, columns=["quantity", "report", "here"])
+
+
+def _plain(value):
+    """Numbers as JSON has them, rounded to six significant digits so that diffs stay readable."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (bool, str, int)) or value is None:
+        return value
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def readme_tables(results: dict) -> dict[str, str]:
+    """{name: markdown} of every table that README.md holds between table:name markers."""
+    report = results["02_train_vae"]["report_table"]
+    study = results["03_beta_study"]["table"]
+    claims = [c for section in sorted(results) for c in results[section].get("claims", [])]
+    stamp = results["02_train_vae"]["data"]
+    return {
+        "report": markdown_table(
+            ["", "report", "here"], [[r["quantity"], r["report"], r["here"]] for r in report]
+        ) + f"\n\n{stamp}",
+        "beta": markdown_table(
+            ["beta", "test Dice", "RV, MYO, LV", "not rotated", "KL, nats", "active dims",
+             "valid samples, N(0, I)", "valid real slices"],
+            [[f"{r['beta']:g}", f"{r['test_dice']:.3f}",
+              " ".join(f"{r['test_dice_' + c]:.3f}" for c in ("RV", "MYO", "LV")),
+              f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", str(r["active_dimensions"]),
+              f"{100 * r['valid_prior']:.1f} %", f"{100 * r['valid_real']:.1f} %"]
+             for r in study],
+        ) + f"\n\n{results['03_beta_study']['data']}",
+        "claims": markdown_table(
+            ["claim of the report", "here", "measured"],
+            [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
+        ),
+        "time": "The five notebooks took "
+                f"{results['run']['minutes']:.1f} minutes together ({results['run']['machine']}; "
+                f"{results['run']['data']}).",
+    }
+
+
+def update_readme(readme: Path, results: dict) -> None:
+    """Rewrite what stands between `<!-- table:name -->` and `<!-- end -->` for every table.
+
+    Raises ValueError if a table has no place in the file.
+    """
+    text = readme.read_text(encoding="utf-8")
+    for name, table in readme_tables(results).items():
+        pattern = rf"(<!-- table:{name} -->\n).*?(\n<!-- end -->)"
+        text, count = re.subn(pattern, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"{readme}: expected one place marked table:{name}, found {count}")
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    update_readme(REPOSITORY / "README.md", read_json(REPOSITORY / "figures" / FILE_NAME))

@@ -1,0 +1,291 @@
+"""Train one VAE, measure it, and keep it as a run folder that appears only when complete.
+
+    data/runs/quick-beta1000-seed0-<hash>/
+        model.safetensors   weights of the epoch with the lowest validation loss
+        config.json         everything that the run depends on
+        history.csv         one row an epoch: loss terms and Dice, training and validation
+        steps.csv           one row an optimiser step: loss terms and soft Dice
+        results.json        what `evaluate` measures
+        environment.json    versions, device, precision, seconds
+"""
+
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from cvae_utils import latents, losses, metrics, model
+from cvae_utils.dataset import Slices
+from cvae_utils.labels import STRUCTURE_NAMES
+from cvae_utils.model import ConvVAE, one_hot
+from cvae_utils.profiles import Profile
+from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
+
+#: Raised when the loop below changes what it computes, so that old runs are not taken for new.
+LOOP_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on besides the code."""
+
+    profile: Profile
+    beta: float
+    schedule: str = "constant"  # of beta: see losses.beta_at
+    seed: int = 0
+    split_by: str = "patient"
+    data: str = ""  # Slices.fingerprint
+
+    @property
+    def folder_name(self) -> str:
+        key = short_hash([asdict(self), LOOP_VERSION, code_stamp(model, losses, metrics, latents)])
+        schedule = "" if self.schedule == "constant" else f"-{self.schedule}"
+        return f"{self.profile.name}-beta{self.beta:g}{schedule}-seed{self.seed}-{key}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained VAE and what is known of it."""
+
+    model: ConvVAE
+    config: dict
+    history: pd.DataFrame
+    steps: pd.DataFrame
+    results: dict
+    environment: dict
+    folder: Path | None = None
+
+
+def best_device() -> torch.device:
+    """CUDA, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device):
+    """bfloat16 autocast where the hardware computes it natively, else float32."""
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device)[0] >= 8
+    elif device.type == "cpu":
+        # Without these instructions bfloat16 is emulated, and slower than float32.
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        fast = False
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], runs: Path,
+                  device: torch.device | None = None, progress: bool = True) -> Run:
+    """The run of this configuration from `runs`, else trained, measured and stored there.
+
+    A run that is interrupted or killed leaves no folder behind that this would take for complete,
+    and finished runs are not touched.
+    """
+    folder = runs / config.folder_name
+    if not folder.is_dir():
+        device = device or best_device()
+        trained, history, steps, environment = fit(config, slices, split, device, progress)
+        results = evaluate(trained, slices, split, config.profile.samples, config.seed)
+        with complete_folder(folder) as partial:
+            weights = {k: v.detach().cpu().contiguous() for k, v in trained.state_dict().items()}
+            save_file(weights, partial / "model.safetensors")
+            write_json(partial / "config.json", asdict(config))
+            history.to_csv(partial / "history.csv", index=False)
+            steps.to_csv(partial / "steps.csv", index=False)
+            write_json(partial / "results.json", results)
+            write_json(partial / "environment.json", environment)
+    return load_run(folder, device)
+
+
+def load_run(folder: Path, device: torch.device | None = None) -> Run:
+    """Read a run folder. Raises FileNotFoundError with the remedy if it is not there."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: expected a run folder with config.json and "
+                                "model.safetensors. Train it with notebook 02 or 03.")
+    config = read_json(folder / "config.json")
+    vae = build_model(config["profile"])
+    vae.load_state_dict(load_file(folder / "model.safetensors"))
+    vae.to(device or best_device()).eval()
+    return Run(vae, config, pd.read_csv(folder / "history.csv"), pd.read_csv(folder / "steps.csv"),
+               read_json(folder / "results.json"), read_json(folder / "environment.json"), folder)
+
+
+def build_model(profile: dict) -> ConvVAE:
+    return ConvVAE(profile["size"], profile["base_channels"], profile["latent_dim"])
+
+
+def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], device: torch.device,
+        progress: bool = True) -> tuple[ConvVAE, pd.DataFrame, pd.DataFrame, dict]:
+    """Train; returns the model of the best epoch, history, steps and environment.
+
+    Best is the lowest validation loss at the final beta, from the epoch on in which beta has
+    reached it: before that, losses of two epochs are not comparable. Training stops when
+    `patience` epochs have passed without a better one.
+    """
+    profile = config.profile
+    if profile.size != slices.size:
+        raise ValueError(f"expected slices of {profile.size} pixels, found {slices.size}")
+    torch.manual_seed(config.seed)
+    vae = build_model(asdict(profile)).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=profile.learning_rate,
+                                  weight_decay=profile.weight_decay)
+    # Label maps stay bytes, on the device; they are one-hot encoded a batch at a time.
+    training, validation = (torch.from_numpy(slices.aligned[split[part]]).to(device)
+                            for part in ("train", "validation"))
+    batch_size = min(profile.batch_size, len(training))
+    steps_per_epoch = len(training) // batch_size  # the last, smaller batch is dropped
+    total_steps = profile.epochs * steps_per_epoch
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate_factor(step, total_steps, profile))
+
+    history, steps, best = [], [], None
+    started = time.monotonic()
+    bar = tqdm(range(1, profile.epochs + 1), desc=f"beta {config.beta:g}", unit="epoch",
+               disable=not progress)
+    for epoch in bar:
+        vae.train()
+        order = torch.randperm(len(training), device=device)
+        for batch in order[:steps_per_epoch * batch_size].split(batch_size):
+            beta = losses.beta_at(len(steps) / total_steps, config.beta, config.schedule)
+            target = one_hot(training[batch])  # (B, 4, S, S)
+            noise = torch.randn(batch_size, profile.latent_dim, device=device)
+            with autocast(device):
+                scores, mu, logvar = vae(target, noise)
+            terms = losses.loss_terms(scores, target, mu, logvar)
+            loss = terms.total(beta)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), profile.gradient_clip)
+            optimiser.step()
+            scheduler.step()
+            steps.append(_step_row(epoch, beta, loss, terms))
+        row = _epoch_row(epoch, steps[-steps_per_epoch:], vae, validation, config.beta)
+        if not np.isfinite(row["validation_loss"]):
+            raise FloatingPointError(f"epoch {epoch}: the validation loss is "
+                                     f"{row['validation_loss']}. Lower the learning rate "
+                                     f"({profile.learning_rate:g}) or raise warmup_steps.")
+        history.append(row)
+        final_beta = np.isclose(beta, config.beta) or epoch == profile.epochs
+        if final_beta and (best is None or row["validation_loss"] < best[0]):
+            best = (row["validation_loss"], epoch,
+                    {k: v.detach().clone() for k, v in vae.state_dict().items()})
+        bar.set_postfix(loss=f"{row['validation_loss']:.3f}",
+                        Dice=f"{row['validation_dice']:.3f}")
+        if best is not None and epoch - best[1] >= profile.patience:
+            break
+    bar.close()
+    vae.load_state_dict(best[2])
+    with autocast(device) as context:
+        precision = "bfloat16" if context is None or torch.is_autocast_enabled(device.type) \
+            else "float32"
+    environment = {
+        "torch": torch.__version__, "python": platform.python_version(), "device": str(device),
+        "precision": precision, "threads": torch.get_num_threads(),
+        "seconds": round(time.monotonic() - started, 1), "best_epoch": best[1],
+        "epochs": len(history),
+    }
+    return vae.eval(), pd.DataFrame(history), pd.DataFrame(steps), environment
+
+
+def learning_rate_factor(step: int, total: int, profile: Profile) -> float:
+    """Linear warm-up over `warmup_steps`, then constant or a half cosine to zero."""
+    if step < profile.warmup_steps:
+        return (step + 1) / profile.warmup_steps
+    if profile.decay == "constant":
+        return 1.0
+    share = (step - profile.warmup_steps) / max(total - profile.warmup_steps, 1)
+    return 0.5 * (1 + float(np.cos(np.pi * min(share, 1.0))))
+
+
+def _step_row(epoch: int, beta: float, loss, terms: losses.Terms) -> dict:
+    values = torch.cat([torch.stack([loss, terms.cross_entropy, terms.kl]), terms.soft_dice])
+    # One transfer a step: reading each term by itself would wait for the device six times.
+    row = dict(zip(("loss", "cross_entropy", "kl", *STRUCTURE_NAMES), values.detach().tolist()))
+    return {"epoch": epoch, "beta": beta} | row
+
+
+@torch.inference_mode()
+def _epoch_row(epoch: int, steps: list[dict], vae: ConvVAE, validation: torch.Tensor,
+               beta: float) -> dict:
+    """History of one epoch: means over its steps, and the validation slices from mu."""
+    vae.eval()
+    sums, dice = np.zeros(4), []
+    for maps in validation.split(latents.BATCH):
+        target = one_hot(maps)
+        mu, logvar = vae.encode(target)
+        scores = vae.decode(mu)
+        terms = losses.loss_terms(scores, target, mu, logvar)
+        values = [terms.total(beta), terms.cross_entropy, 1 - terms.soft_dice.mean(), terms.kl]
+        sums += len(maps) * np.array([float(value) for value in values])
+        dice.append(metrics.dice_per_class(scores.argmax(dim=1).cpu().numpy(),
+                                           maps.cpu().numpy()))
+    dice = np.concatenate(dice)
+    means = pd.DataFrame(steps).mean()
+    loss, cross_entropy, dice_loss, kl = sums / len(validation)
+    return {
+        "epoch": epoch, "beta": steps[-1]["beta"],
+        "train_loss": means["loss"], "train_cross_entropy": means["cross_entropy"],
+        "train_dice_loss": 1 - means[list(STRUCTURE_NAMES)].mean(), "train_kl": means["kl"],
+        "validation_loss": loss, "validation_cross_entropy": cross_entropy,
+        "validation_dice_loss": dice_loss, "validation_kl": kl,
+        "validation_dice": float(np.nanmean(np.nanmean(dice, axis=1))),
+        **{f"validation_{k}": v for k, v in metrics.mean_by_class(dice).items()},
+    }
+
+
+def learning_phases(steps: pd.DataFrame, window: int = 10) -> dict:
+    """When each structure was learnt, from the soft Dice of every optimiser step.
+
+    Smoothed over `window` steps. order: structures by the step at which they pass half of their
+    final value (half_step); deepest_dip: the largest fall of one of them below its own best,
+    before the last structure has passed its half.
+    """
+    dice = steps[list(STRUCTURE_NAMES)].rolling(window, min_periods=1).mean()
+    half_step = {c: int((dice[c] >= dice[c].iloc[-1] / 2).idxmax()) for c in STRUCTURE_NAMES}
+    early = dice.iloc[:max(half_step.values()) + 1]
+    return {"order": sorted(half_step, key=half_step.get), "half_step": half_step,
+            "deepest_dip": float((early.cummax() - early).max().max())}
+
+
+def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
+             seed: int = 0) -> dict:
+    """The numbers of one trained VAE, by part of the data they come from.
+
+    Dice per class and mean of validation, test and unrotated test slices, reconstructed from mu;
+    KL (nats) of the test slices; active dimensions (mean KL over the training slices above
+    metrics.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first; share
+    of valid label maps among `samples` drawn from N(0, I), and among the real test slices.
+    """
+    results = {"samples": samples}
+    for name, maps in (("validation", slices.aligned[split["validation"]]),
+                       ("test", slices.aligned[split["test"]]),
+                       ("unrotated", slices.unrotated[split["test"]])):
+        rebuilt = latents.reconstruct(vae, maps)
+        by_class = metrics.mean_by_class(metrics.dice_per_class(rebuilt, maps))
+        results |= {f"{name}_dice_{structure}": value for structure, value in by_class.items()}
+        results[f"{name}_dice"] = float(np.mean(metrics.dice_per_slice(rebuilt, maps)))
+
+    test = latents.encode(vae, slices.aligned[split["test"]])
+    train = latents.encode(vae, slices.aligned[split["train"]])
+    kl = metrics.kl_per_dimension(*train)
+    results |= {
+        "test_kl": float(metrics.kl_per_dimension(*test).sum()),
+        "train_kl": float(kl.sum()),
+        "active_dimensions": int((kl > metrics.ACTIVE_KL).sum()),
+        "kl_order": np.argsort(-kl).tolist(),
+        "mu_sd": train.mu.std(axis=0)[np.argsort(-kl)].tolist(),
+    }
+    drawn = latents.decode(vae, latents.sample_prior(samples, vae.latent_dim, seed))
+    for name, maps in (("prior", drawn), ("real", slices.aligned[split["test"]])):
+        results[f"valid_{name}"] = float(metrics.is_valid(maps).mean())
+        results[f"valid_{name}_open_wall"] = float(metrics.is_valid(maps, True).mean())
+    return results
