@@ -51,7 +51,9 @@ class SliderPanel:
         self.keep = widgets.Checkbox(description="keep the other dimensions where they are",
                                      indent=False)
         self.reset = widgets.Button(description="mean heart")
-        self.heart, self.strip = (widgets.Image(format="png") for _ in range(2))
+        self.heart, self.strip = (
+            widgets.Image(format="png", layout=widgets.Layout(border="1px solid #CCCCCC"))
+            for _ in range(2))
         self.heart.add_class("cvae-heart")
         self.strip.add_class("cvae-strip")
         self.dimension.observe(self._choose, names="value")

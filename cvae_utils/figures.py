@@ -86,7 +86,8 @@ def show_tiles(ax: Axes, maps: np.ndarray, row_names: Sequence[str] = (),
 def class_legend(figure: Figure, loc: str = "outside upper right") -> None:
     handles = [Patch(facecolor=COLOURS[label], edgecolor=GREY, linewidth=0.5,
                      label=f"{label.name} ({LONG_NAMES[label]})") for label in STRUCTURES]
-    figure.legend(handles=handles, loc=loc, ncols=3, frameon=False)
+    figure.legend(handles=handles, loc=loc, ncols=3, frameon=False, fontsize=7.5, columnspacing=1.2,
+                  handlelength=1.4)
 
 
 def _show_image(ax: Axes, image: np.ndarray) -> None:
@@ -233,6 +234,9 @@ def latent_histograms(z: np.ndarray, distance: np.ndarray, title: str) -> Figure
         ax.set_title(f"z{dimension}", pad=2, fontsize=8, loc="left")
         ax.set_title(f"{distance[dimension]:.2f}", pad=2, fontsize=7, color=GREY, loc="right")
         ax.set_yticks([])
+        if dimension >= z.shape[1] - columns:
+            ax.set_xlabel("value")
+    figure.supylabel("probability density", fontsize=9)
     figure.suptitle(title)
     return figure
 
@@ -326,15 +330,13 @@ def fig12_samples(maps: np.ndarray, valid: np.ndarray, title: str, columns: int 
     return figure
 
 
-def fig13_traversals(traversals: np.ndarray, names: Sequence[str], limit: float,
-                     columns: int = 11) -> Figure:
-    """Traversals (D, steps, S, S) from -limit to limit, a row per dimension."""
-    shown = np.linspace(0, traversals.shape[1] - 1, columns).round().astype(int)
-    rows = len(traversals)
+def fig13_traversals(traversals: np.ndarray, names: Sequence[str], limit: float) -> Figure:
+    """Traversals (D, steps, S, S) from -limit to limit, a row per dimension, a column a step."""
+    rows, columns = traversals.shape[:2]
     figure = new_figure(WIDTH * 0.86 * rows / columns + 0.85)
     ax = figure.subplots()
-    values = np.linspace(-limit, limit, traversals.shape[1])[shown]
-    show_tiles(ax, traversals[:, shown], names, [f"{value:.1f}" for value in values])
+    values = np.linspace(-limit, limit, columns)
+    show_tiles(ax, traversals, names, [f"{value:.1f}" for value in values])
     class_legend(figure, "outside lower left")
     return figure
 
@@ -350,7 +352,7 @@ def fig14_influence(table: pd.DataFrame, active: int) -> Figure:
         ax.bar(place, table[column], color=colours)
         ax.set_ylabel(label)
         sns.despine(ax=ax)
-    top.set_ylim(min(0.95 * table["mean_dice"].min(), 0.9), 1)
+    top.set_ylim(0, 1)
     bottom.set_xticks(place, [f"z{d}" for d in table["dimension"]], rotation=90)
     bottom.set_xlabel("traversed dimension, most influential first")
     figure.suptitle(f"{active} most influential dimensions in blue, as many as are active")

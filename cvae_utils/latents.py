@@ -80,9 +80,9 @@ def traverse(dimension: int, latent_dim: int, steps: int = STEPS, limit: float =
     return z
 
 
-def traverse_all(model: ConvVAE) -> np.ndarray:
-    """Decoded traversals of every dimension, (Z, STEPS, S, S) uint8."""
-    return np.stack([decode(model, traverse(d, model.latent_dim))
+def traverse_all(model: ConvVAE, steps: int = STEPS) -> np.ndarray:
+    """Decoded traversals of every dimension, (Z, steps, S, S) uint8."""
+    return np.stack([decode(model, traverse(d, model.latent_dim, steps))
                      for d in range(model.latent_dim)])
 
 

@@ -163,3 +163,13 @@ def mean_by_class(scores: np.ndarray) -> dict[str, float]:
     present = (~np.isnan(scores)).sum(axis=0)
     means = np.where(present > 0, np.nansum(scores, axis=0) / np.maximum(present, 1), np.nan)
     return dict(zip(STRUCTURE_NAMES, means.tolist()))
+
+
+def patient_difference(a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
+    """Mean of a - b over patients, and its standard error; a, b, patients: (N,) by slice.
+
+    Slices of one patient are not independent, so each patient counts once, with the mean of its
+    slices. Slices where either score is NaN are left out.
+    """
+    means = pd.Series(a - b).groupby(np.asarray(patients)).mean().dropna()
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))

@@ -71,16 +71,18 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
-def autocast(device: torch.device):
-    """bfloat16 autocast where the hardware computes it natively, else float32."""
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware computes bfloat16 natively; elsewhere it is slower than float32."""
     if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device)[0] >= 8
-    elif device.type == "cpu":
-        # Without these instructions bfloat16 is emulated, and slower than float32.
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = False
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def autocast(device: torch.device):
+    """Context in which the model computes in bfloat16 where that is fast, else in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], runs: Path,
@@ -184,12 +186,10 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], device:
             break
     bar.close()
     vae.load_state_dict(best[2])
-    with autocast(device) as context:
-        precision = "bfloat16" if context is None or torch.is_autocast_enabled(device.type) \
-            else "float32"
     environment = {
         "torch": torch.__version__, "python": platform.python_version(), "device": str(device),
-        "precision": precision, "threads": torch.get_num_threads(),
+        "precision": "bfloat16" if has_fast_bfloat16(device) else "float32",
+        "threads": torch.get_num_threads(),
         "seconds": round(time.monotonic() - started, 1), "best_epoch": best[1],
         "epochs": len(history),
     }
@@ -246,14 +246,16 @@ def learning_phases(steps: pd.DataFrame, window: int = 10) -> dict:
     """When each structure was learnt, from the soft Dice of every optimiser step.
 
     Smoothed over `window` steps. order: structures by the step at which they pass half of their
-    final value (half_step); deepest_dip: the largest fall of one of them below its own best,
-    before the last structure has passed its half.
+    final value (half_step). early_dip: the largest fall of one of them below its own best, before
+    the last structure has passed its half; late_dip: the same over the second half of training,
+    when nothing new is learnt, for how much is mere noise.
     """
     dice = steps[list(STRUCTURE_NAMES)].rolling(window, min_periods=1).mean()
     half_step = {c: int((dice[c] >= dice[c].iloc[-1] / 2).idxmax()) for c in STRUCTURE_NAMES}
-    early = dice.iloc[:max(half_step.values()) + 1]
+    early, late = dice.iloc[:max(half_step.values()) + 1], dice.iloc[len(dice) // 2:]
+    early_dip, late_dip = (float((d.cummax() - d).max().max()) for d in (early, late))
     return {"order": sorted(half_step, key=half_step.get), "half_step": half_step,
-            "deepest_dip": float((early.cummax() - early).max().max())}
+            "early_dip": early_dip, "late_dip": late_dip}
 
 
 def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples: int,

@@ -1,0 +1,78 @@
+"""The numbers that the notebooks just wrote, against the golden file of the smoke profile.
+
+Part of `pytest --nbval`, after the notebooks. After a change that is meant to move numbers:
+
+    CVAE_DATA=phantom CVAE_PROFILE=smoke CVAE_OUT=/tmp/smoke python notebooks/run_all.py
+    python notebooks/test_results.py /tmp/smoke/figures/results.json
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden_smoke.json"
+
+#: What is compared, and how far it may be off: counts not at all; what depends on training by as
+#: much as another processor's rounding moves it in so short a training.
+TOLERANCES = {
+    "01_download_preprocess/counts": 0,
+    "01_download_preprocess/slices_per_part": 0,
+    "01_download_preprocess/no_rv": 0,
+    "01_download_preprocess/angle_sd_deg": 0.1,
+    "01_download_preprocess/angle_left_p95_deg": 0.1,
+    "01_download_preprocess/ef_percent": 0.1,
+    "01_download_preprocess/resampling": 0.1,
+    "02_train_vae/test_dice": 0.1,
+    "02_train_vae/unrotated_dice": 0.1,
+    "02_train_vae/valid_real": 0.001,
+    "02_train_vae/valid_prior": 0.35,
+    "02_train_vae/active_dimensions": 2,
+    "03_beta_study/table/0/test_dice": 0.1,
+    "03_beta_study/table/4/test_dice": 0.1,
+    "03_beta_study/table/4/test_kl": 0.5,
+    "04_latent_exploration/power_top3": 0.25,
+    "05_dimred/accuracy/beta = 1 latent space": 0.2,
+}
+
+
+def flatten(value, path: str = "") -> dict[str, float]:
+    """Nested lists and dicts -> {"section/key/...": number}."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {path: value}
+    return {k: v for key, part in items for k, v in flatten(part, f"{path}/{key}".strip("/"))
+            .items()}
+
+
+def compared(results: dict) -> dict[str, float]:
+    """The numbers of a results file whose path starts with one of TOLERANCES."""
+    return {path: value for path, value in flatten(results).items()
+            if tolerance_of(path) is not None}
+
+
+def tolerance_of(path: str) -> float | None:
+    return next((t for start, t in TOLERANCES.items() if path.startswith(start)), None)
+
+
+def test_numbers_are_those_of_the_golden_file():
+    found_at = Path(os.environ.get("CVAE_OUT", "")) / "figures" / "results.json"
+    if os.environ.get("CVAE_PROFILE") != "smoke" or not found_at.is_file():
+        pytest.skip("the notebooks have not run: use pytest --nbval")
+    expected, found = json.loads(GOLDEN.read_text()), compared(json.loads(found_at.read_text()))
+    off = [f"{path}: expected {value:.4g} +- {tolerance_of(path)}, found {found.get(path)}"
+           for path, value in expected.items()
+           if path not in found or abs(found[path] - value) > tolerance_of(path)]
+    assert not off, "\n".join(off)
+    assert set(found) == set(expected), "other numbers than the golden file has"
+
+
+if __name__ == "__main__":
+    numbers = compared(json.loads(Path(sys.argv[1]).read_text()))
+    GOLDEN.write_text(json.dumps(numbers, indent=1) + "\n")
+    print(f"{len(numbers)} numbers written to {GOLDEN}")
