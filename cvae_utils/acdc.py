@@ -153,12 +153,14 @@ def read_volume(path: Path) -> Volume:
         image = image.as_reoriented(orientation)
         data = np.asanyarray(image.dataobj)
         spacing_mm = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    except (OSError, EOFError, zlib.error, ValueError, nib.spatialimages.HeaderDataError,
-            nib.filebasedimages.ImageFileError, nib.orientations.OrientationError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError,
+            nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError,
+            nib.wrapstruct.WrapStructError, nib.orientations.OrientationError) as error:
         raise DataError(f"{path}: expected a NIfTI volume, but it cannot be read "
                         f"({type(error).__name__}: {error}). {remedy}") from None
     if data.ndim != 3:
-        raise DataError(f"{path}: expected a 3-D volume, found shape {data.shape}.")
+        raise DataError(f"{path}: expected a 3-D volume, found shape {data.shape}. Save "
+                        "each frame of a 4-D series as a file of its own; stack single slices.")
     if not (np.isfinite(spacing_mm).all() and (spacing_mm > 0).all()):
         raise DataError(f"{path}: expected a positive voxel size in mm, found {spacing_mm}. "
                         f"{remedy}")

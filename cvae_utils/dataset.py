@@ -1,5 +1,6 @@
 """From a data set to aligned slices on disk, a slice table, and training, validation and test."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +83,17 @@ def load_or_align(source: Source, size: int, folder: Path, progress: bool = True
     The stored folder is named by data set, size and a hash of the label files and of the code
     that aligns them; it appears only when complete. Raises acdc.DataError for unusable input.
     """
-    key = short_hash([source.fingerprint, size, code_stamp(acdc, align, metrics)])
+    key = short_hash([source.fingerprint, size, code_stamp(acdc, align, metrics,
+                                                                 sys.modules[__name__])])
     target = folder / f"{source.name.lower()}-{size}-{key}"
     if not target.is_dir():
         with complete_folder(target) as partial:
             _align_all(source, size, partial, progress)
             write_json(partial / "source.json", {"source": source.name, "fingerprint": key})
-    table = pd.read_csv(target / "slices.csv", keep_default_na=False, na_values=[""])
-    kept = table["skipped_because"].isna()
+    # Only numbers can be missing: a patient may well be called NA.
+    table = pd.read_csv(target / "slices.csv", keep_default_na=False, na_values={
+        name: [""] for name in ("level", "angle_deg", "crop_mm", "crop_unrotated_mm")})
+    kept = table["skipped_because"] == ""
     return Slices(
         aligned=np.load(target / "aligned.npy"),
         unrotated=np.load(target / "unrotated.npy"),

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.stats import norm
+from skimage.measure import find_contours
 
 from cvae_utils.labels import (
     COLOURS,
@@ -47,9 +48,14 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=100)
 
 
-def save_figure(figure: Figure, path: Path, stamp: str) -> Figure:
-    """Write a figure as PNG with the data it was made from at its foot; returns it."""
+def stamp_figure(figure: Figure, stamp: str) -> Figure:
+    """Write at the foot of a figure which data it was made from; returns it."""
     figure.supxlabel(stamp, fontsize=6.5, color=GREY, x=0.995, ha="right")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Figure:
+    """Write a figure as PNG; the file appears only when complete. Returns the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=DPI, format="png", facecolor="white")
@@ -96,6 +102,15 @@ def _show_image(ax: Axes, image: np.ndarray) -> None:
     ax.set_axis_off()
 
 
+def _outline(ax: Axes, label_map: np.ndarray) -> None:
+    """The border of each structure as a line over a light fill, so that the image shows through."""
+    fill = np.dstack([colourise(label_map), np.where(label_map > 0, 90, 0).astype(np.uint8)])
+    ax.imshow(fill, interpolation="nearest")
+    for label in STRUCTURES:
+        for line in find_contours((label_map == label).astype(float), 0.5):
+            ax.plot(line[:, 1], line[:, 0], color=COLOURS[label], linewidth=1.4)
+
+
 def _show_map(ax: Axes, label_map: np.ndarray, frame: bool = True) -> None:
     ax.imshow(colourise(label_map), interpolation="nearest")
     ax.set_xticks([])
@@ -128,9 +143,7 @@ def fig02_ed_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]
             ax = next(axes)
             _show_image(ax, images[phase])
             if segmented:
-                overlay = np.dstack([colourise(maps[phase]),
-                                     np.where(maps[phase] > 0, 190, 0).astype(np.uint8)])
-                ax.imshow(overlay, interpolation="nearest")
+                _outline(ax, maps[phase])
             ax.set_title(f"{phase}, segmentation" if segmented else f"{phase}, MR image")
     figure.suptitle(title)
     class_legend(figure, "outside lower left")
@@ -190,8 +203,7 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float, np.ndarr
 
 def _study_figure(rows: Mapping, extra_rows: int = 0) -> tuple[Figure, Axes, Axes]:
     count, columns = len(rows) + extra_rows, len(next(iter(rows.values())))
-    left_width = WIDTH * 0.62
-    figure = new_figure(left_width * count / columns + 1.0)
+    figure = new_figure(WIDTH * 0.54 * count / columns + 0.9)
     left, right = figure.subplots(1, 2, width_ratios=(0.62, 0.38))
     class_legend(figure, "outside lower left")
     return figure, left, right
@@ -214,10 +226,12 @@ def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label
     sns.despine(ax=ax)
 
 
-def latent_histograms(z: np.ndarray, distance: np.ndarray, title: str) -> Figure:
+def latent_histograms(z: np.ndarray, distance: np.ndarray, active: Sequence[int],
+                      title: str) -> Figure:
     """Figures 6 and 7: one histogram per dimension of z (N, Z), with the density of N(0, 1).
 
-    distance: (Z,), written into each panel: the distance of its values to N(0, 1).
+    distance: (Z,), written into each panel: the distance of its values to N(0, 1). active: the
+    dimensions that carry information, in colour; the others are grey.
     """
     columns = 8
     rows = -(-z.shape[1] // columns)
@@ -229,7 +243,8 @@ def latent_histograms(z: np.ndarray, distance: np.ndarray, title: str) -> Figure
         if dimension >= z.shape[1]:
             ax.set_axis_off()
             continue
-        ax.hist(z[:, dimension], edges, density=True, color=PAIR[0], alpha=0.7)
+        ax.hist(z[:, dimension], edges, density=True, alpha=0.7,
+                color=PAIR[0] if dimension in active else "#999999")
         ax.plot(ticks, norm.pdf(ticks), color="black", linewidth=0.9)
         ax.set_title(f"z{dimension}", pad=2, fontsize=8, loc="left")
         ax.set_title(f"{distance[dimension]:.2f}", pad=2, fontsize=7, color=GREY, loc="right")
@@ -244,7 +259,8 @@ def latent_histograms(z: np.ndarray, distance: np.ndarray, title: str) -> Figure
 def fig08_umap(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figure:
     """UMAP of the training slices at several beta; points: {beta: (N, 2)}; groups: (N,)."""
     figure = new_figure(WIDTH / len(points) + 0.7)
-    for ax, (beta, plane) in zip(figure.subplots(1, len(points)), points.items()):
+    axes = figure.subplots(1, len(points), squeeze=False).flat
+    for ax, (beta, plane) in zip(axes, points.items()):
         _group_scatter(ax, plane, groups)
         ax.set(title=rf"$\beta$ = {beta:g}", xlabel="UMAP 1", ylabel="UMAP 2")
     _group_legend(figure)
@@ -271,7 +287,7 @@ def fig09_training(history: pd.DataFrame, best_epoch: int) -> Figure:
     left, right = figure.subplots(1, 2)
     for part, colour, style in zip(("train", "validation"), PAIR, ("-", "--")):
         left.plot(history["epoch"], history[f"{part}_loss"], color=colour, linestyle=style,
-                  label={"train": "training"}.get(part, part))
+                  label={"train": "training (z sampled)"}.get(part, "validation (z = mu)"))
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
     for label, marker in zip(STRUCTURES, "osD"):
         right.plot(history["epoch"], history[f"validation_{label.name}"], label=label.name,
@@ -279,7 +295,7 @@ def fig09_training(history: pd.DataFrame, best_epoch: int) -> Figure:
     right.set(xlabel="epoch", ylabel="Dice of validation slices", ylim=(0, 1))
     for ax in (left, right):
         ax.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.2,
-                   label=f"early stopping: epoch {best_epoch}")
+                   label=f"early stopping keeps epoch {best_epoch} of {len(history)}")
         ax.legend(frameon=False, loc="best" if ax is left else "lower right")
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)
@@ -341,12 +357,15 @@ def fig13_traversals(traversals: np.ndarray, names: Sequence[str], limit: float)
     return figure
 
 
-def fig14_influence(table: pd.DataFrame, active: int) -> Figure:
-    """Mean Dice to the mean shape and its variance, a bar per dimension of latents.influence."""
+def fig14_influence(table: pd.DataFrame, active: Sequence[int]) -> Figure:
+    """Mean Dice to the mean shape and its variance, a bar per dimension of latents.influence.
+
+    active: the dimensions that carry information, in colour; the others are grey.
+    """
     figure = new_figure(4.4)
     top, bottom = figure.subplots(2, 1, sharex=True)
     place = np.arange(len(table))
-    colours = np.where(place < active, PAIR[0], "#BBBBBB")
+    colours = np.where(table["dimension"].isin(active), PAIR[0], "#BBBBBB")
     for ax, column, label in ((top, "mean_dice", "mean Dice to\nthe mean shape"),
                               (bottom, "variance", "variance of that Dice")):
         ax.bar(place, table[column], color=colours)
@@ -355,7 +374,7 @@ def fig14_influence(table: pd.DataFrame, active: int) -> Figure:
     top.set_ylim(0, 1)
     bottom.set_xticks(place, [f"z{d}" for d in table["dimension"]], rotation=90)
     bottom.set_xlabel("traversed dimension, most influential first")
-    figure.suptitle(f"{active} most influential dimensions in blue, as many as are active")
+    figure.suptitle(f"Active dimensions ({len(active)}) in blue")
     return figure
 
 
@@ -370,7 +389,7 @@ def fig15_traversed_umap(data: np.ndarray, groups: np.ndarray,
         ax.plot(*points.T, color="black", linewidth=0.5, alpha=0.5)
         shade = ax.scatter(*points.T, c=np.linspace(-limit, limit, len(points)), cmap="cividis",
                            s=22, edgecolors="black", linewidths=0.4, zorder=3)
-        ax.set(title=name.replace(": ", "\n", 1), xlabel="UMAP 1", ylabel="UMAP 2")
+        ax.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2")
     figure.colorbar(shade, ax=figure.axes, label="value of the dimension", shrink=0.8)
     _group_legend(figure)
     return figure
@@ -395,7 +414,8 @@ def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame) -> Fi
     table: N rows with group, phase, level, and area_rv, area_myo, area_lv in shares of the crop.
     """
     names = ["group", "phase", "level", "area_rv", "area_myo", "area_lv"]
-    titles = ["group", "ED / ES", "base to apex", "RV area", "MYO area", "LV area"]
+    titles = ["group", "phase\n(yellow: ES)", "level\n(yellow: apex)",
+              *(f"{name} area\n(yellow: large)" for name in STRUCTURE_NAMES)]
     figure = new_figure(len(planes) * WIDTH / len(names) + 0.9)
     for row, (plane_name, plane) in zip(
             figure.subplots(len(planes), len(names), squeeze=False), planes.items()):
@@ -413,5 +433,4 @@ def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame) -> Fi
     for ax, title in zip(figure.axes, titles):
         ax.set_title(title)
     _group_legend(figure)
-    figure.supxlabel("blue = ED, base, small; yellow = ES, apex, large", fontsize=8)
     return figure

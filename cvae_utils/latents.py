@@ -15,7 +15,8 @@ from cvae_utils.model import ConvVAE, one_hot
 
 #: Traversals of the report: one dimension from -3 to 3 in 50 steps, the others at 0.
 LIMIT, STEPS = 3.0, 50
-BATCH = 256
+#: Pixels of label maps that pass the model at a time: 256 slices of 64 x 64, 16 of 256 x 256.
+BATCH_PIXELS = 2**20
 
 #: The effects that the report names, and the descriptors that measure each.
 REPORT_EFFECTS = {
@@ -27,6 +28,11 @@ REPORT_EFFECTS = {
     "LV + MYO size, horizontal": ("extent_x",),
     "LV + MYO size, vertical": ("extent_y",),
 }
+
+
+def batch_size(side: int) -> int:
+    """Slices of so many pixels a side that are encoded or decoded at a time."""
+    return max(1, BATCH_PIXELS // side**2)
 
 
 class Posterior(NamedTuple):
@@ -45,9 +51,9 @@ class Posterior(NamedTuple):
 def encode(model: ConvVAE, maps: np.ndarray) -> Posterior:
     """Label maps (N, S, S) -> q(z|x)."""
     device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(maps), BATCH):
-        batch = torch.from_numpy(np.ascontiguousarray(maps[start:start + BATCH])).to(device)
+    parts, step = [], batch_size(model.size)
+    for start in range(0, len(maps), step):
+        batch = torch.from_numpy(np.ascontiguousarray(maps[start:start + step])).to(device)
         parts.append([t.float().cpu().numpy() for t in model.encode(one_hot(batch))])
     return Posterior(*(np.concatenate(part) for part in zip(*parts)))
 
@@ -56,9 +62,9 @@ def encode(model: ConvVAE, maps: np.ndarray) -> Posterior:
 def decode(model: ConvVAE, z: np.ndarray) -> np.ndarray:
     """Latent points (N, Z) -> arg-max label maps (N, S, S) uint8."""
     device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(z), BATCH):
-        batch = torch.as_tensor(z[start:start + BATCH], dtype=torch.float32, device=device)
+    parts, step = [], batch_size(model.size)
+    for start in range(0, len(z), step):
+        batch = torch.as_tensor(z[start:start + step], dtype=torch.float32, device=device)
         parts.append(model.decode(batch).argmax(dim=1).to(torch.uint8).cpu().numpy())
     return np.concatenate(parts)
 
@@ -105,39 +111,52 @@ def influence(traversals: np.ndarray, mean_shape: np.ndarray) -> pd.DataFrame:
 def effects(traversals: np.ndarray, training: pd.DataFrame) -> pd.DataFrame:
     """What each dimension does to each shape descriptor, (Z, descriptors), from -3 to 3.
 
-    The slope of a straight line through the descriptor along the traversal, times the length of
-    the traversal, in standard deviations of the descriptor over the training slices (the columns
-    of `training`, from metrics.describe). A line uses all steps, so that one odd picture at an
-    end does not decide; steps where the descriptor is undefined are left out.
+    The slope of a straight line through the descriptor along the traversal, times the part of the
+    traversal over which it is defined, in standard deviations of the descriptor over the training
+    slices (the columns of `training`, from metrics.describe). A line uses all steps, so that one
+    odd picture at an end does not decide. A descriptor that is undefined in more than half of the
+    steps has effect 0.
     """
-    position = np.linspace(-0.5, 0.5, traversals.shape[1])
+    position = np.linspace(-LIMIT, LIMIT, traversals.shape[1])
     rows = []
     for maps in traversals:
         described = metrics.describe(maps)[list(DESCRIPTORS)]
-        rows.append({name: _slope(position, described[name].to_numpy()) for name in DESCRIPTORS})
+        rows.append({name: _change(position, described[name].to_numpy()) for name in DESCRIPTORS})
     return pd.DataFrame(rows) / training[list(DESCRIPTORS)].std()
 
 
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
+def _change(x: np.ndarray, y: np.ndarray) -> float:
+    """Change of y along its straight line fit, from the first to the last x where y is defined."""
     defined = ~np.isnan(y)
-    return float(np.polyfit(x[defined], y[defined], 1)[0]) if defined.sum() > 2 else 0.0
+    if defined.mean() < 0.5:
+        return 0.0
+    x, y = x[defined], y[defined]
+    return float(np.polyfit(x, y, 1)[0] * (x[-1] - x[0]))
 
 
 def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
     """Name each dimension by its strongest effect; (Z) rows: name, effect, purity.
 
-    effect: from `effects`. purity is the square of the strongest effect as a share of the sum of
-    the squares of all: 1 when nothing else changes.
+    effect: from `effects`. A second effect that is at least 0.8 of the strongest is named too,
+    after a slash: such a tie decides nothing. purity is the square of the strongest effect as a
+    share of the sum of the squares of all: 1 when nothing else changes.
     """
-    strongest = effect.abs().idxmax(axis=1)
-    value = pd.Series({d: effect.at[d, name] for d, name in strongest.items()})
-    total = (effect**2).sum(axis=1)
-    return pd.DataFrame({"name": strongest.map(DESCRIPTORS), "effect": value,
-                         "purity": value**2 / total.where(total > 0, 1)})
+    rows = {}
+    for dimension, values in effect.iterrows():
+        first, second = values.abs().nlargest(2).index
+        tie = abs(values[second]) >= 0.8 * abs(values[first])
+        total = float((values**2).sum())
+        rows[dimension] = {
+            "name": DESCRIPTORS[first] + (f" / {DESCRIPTORS[second]}" if tie else ""),
+            "effect": values[first], "purity": values[first]**2 / total if total else 0.0}
+    return pd.DataFrame(rows).T.astype({"effect": float, "purity": float})
 
 
 def report_effects(effect: pd.DataFrame) -> pd.DataFrame:
     """For each effect that the report names: which dimension does it here, and how purely.
+
+    An effect with two descriptors (the RV's shape: its area or its eccentricity) is measured by
+    the one that changes more.
 
     Columns: dimension (the one with the largest such effect), effect (training standard
     deviations from -3 to 3), purity (its share of that dimension's squared effects), share (that
@@ -175,11 +194,12 @@ def fit_tsne(mu: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def neighbour_accuracy(points: np.ndarray, labels: np.ndarray, patients: np.ndarray,
-                       neighbours: int = 15) -> float:
-    """Balanced accuracy of k nearest neighbours that all belong to other patients.
+                       neighbours: int = 15, draws: int = 200) -> tuple[float, float]:
+    """Balanced accuracy of k nearest neighbours of other patients, and its standard error.
 
     points: (N, D); labels, patients: (N,). Slices of one patient resemble each other, so a
-    patient's own slices must not vote. Chance is one over the number of labels.
+    patient's own slices must not vote, and the standard error is over bootstrap samples of
+    patients, not slices. Chance is one over the number of labels.
     """
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -187,15 +207,32 @@ def neighbour_accuracy(points: np.ndarray, labels: np.ndarray, patients: np.ndar
 
     predicted = cross_val_predict(KNeighborsClassifier(neighbours), points, labels,
                                   groups=patients, cv=LeaveOneGroupOut())
-    return float(balanced_accuracy_score(labels, predicted))
+    labels, patients = np.asarray(labels), np.asarray(patients)
+    rows_of = [np.flatnonzero(patients == patient) for patient in np.unique(patients)]
+    generator, scores = np.random.default_rng(0), []
+    for _ in range(draws):
+        rows = np.concatenate([rows_of[i] for i in generator.integers(len(rows_of),
+                                                                      size=len(rows_of))])
+        recall = pd.Series(labels[rows] == predicted[rows]).groupby(labels[rows]).mean()
+        scores.append(recall.mean())
+    return float(balanced_accuracy_score(labels, predicted)), float(np.std(scores))
 
 
-def cluster_share(points: np.ndarray, smallest: int = 20) -> tuple[int, float]:
-    """Number of HDBSCAN clusters of at least `smallest` points, and the share of points in one."""
+def count_clusters(points: np.ndarray, smallest: int = 20) -> int:
+    """Number of HDBSCAN clusters of at least `smallest` points; points: (N, D)."""
     from sklearn.cluster import HDBSCAN
 
-    found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points)
-    return int(found.max() + 1), float((found >= 0).mean())
+    return int(HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(points).max() + 1)
+
+
+def count_mixtures(z: np.ndarray, seed: int = 0) -> int:
+    """In how many dimensions two Gaussians fit better than one, by the BIC; z: (N, Z)."""
+    from sklearn.mixture import GaussianMixture
+
+    return sum(
+        GaussianMixture(2, random_state=seed).fit(column).bic(column)
+        < GaussianMixture(1, random_state=seed).fit(column).bic(column)
+        for column in z.T[:, :, None])  # (N, 1) each
 
 
 def overlap(points_a: np.ndarray, points_b: np.ndarray, data: np.ndarray,

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cvae_utils import dataset, profiles, results, train
-from cvae_utils.figures import save_figure, use_style
+from cvae_utils.figures import save_figure, stamp_figure, use_style
 from cvae_utils.storage import REPOSITORY, output_root
 
 
@@ -50,11 +50,18 @@ class Study:
         """Rows of the slice table of one part."""
         return self.slices.table.iloc[self.split[name]].reset_index(drop=True)
 
-    def run(self, beta: float, schedule: str = "constant") -> train.Run:
-        """The trained run at this beta: loaded if there is one, else trained and kept."""
-        config = train.RunConfig(self.profile, beta, schedule, self.seed, self.split_by,
+    def run(self, beta: float, schedule: str = "constant", split_by: str = "") -> train.Run:
+        """The trained run at this beta: loaded if there is one, else trained and kept.
+
+        split_by: another split than the study's, for comparison; the run's results are then
+        those of its own test part.
+        """
+        by = split_by or self.split_by
+        split = self.split if by == self.split_by else dataset.split(self.slices.table, by,
+                                                                     self.seed)
+        config = train.RunConfig(self.profile, beta, schedule, self.seed, by,
                                  self.slices.fingerprint)
-        return train.load_or_train(config, self.slices, self.split, self.data_folder / "runs",
+        return train.load_or_train(config, self.slices, split, self.data_folder / "runs",
                                    self.device)
 
     @property
@@ -65,9 +72,16 @@ class Study:
                 f"50/20/30 %; profile {self.profile.name} ({self.profile.size} x "
                 f"{self.profile.size}); seed {self.seed}")
 
-    def show(self, figure: Figure, name: str, stamp: str | None = None) -> Figure:
-        """Write a figure as figures/<name>.png with its data stamp; returns it for display."""
-        return save_figure(figure, self.figure_folder / f"{name}.png", stamp or self.stamp)
+    def show(self, figure: Figure, name: str = "", stamp: str = "") -> Figure:
+        """Put the data stamp on a figure, write it as figures/<name>.png if it has a name, and
+        return it for display."""
+        stamp_figure(figure, stamp or self.stamp)
+        return save_figure(figure, self.figure_folder / f"{name}.png") if name else figure
+
+    def table(self, table: pd.DataFrame, form: str = "") -> pd.DataFrame:
+        """Print the data stamp and return the table for display, its numbers in `form`."""
+        print(self.stamp)
+        return table.map(form.format) if form else table
 
     def claim(self, claim: str, holds: bool | None, numbers: str) -> None:
         """Answer a claim of the report, print the answer, and keep it for the results file."""

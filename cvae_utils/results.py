@@ -27,25 +27,31 @@ def record(folder: Path, section: str, values: dict) -> None:
     write_json(path, results | {section: _plain(values)})
 
 
-def beside_report(run_results: dict, slices: int) -> pd.DataFrame:
-    """The report's numbers and those of train.evaluate as text: quantity, report, here."""
-    r = run_results
-    rows = [("slices with LV", f"{REPORT['slices']}", f"{slices}")]
+def beside_report(by_patient: dict, by_slice: dict, slices: int) -> pd.DataFrame:
+    """The report's numbers beside those of two runs (train.evaluate), one per split, as text.
+
+    Columns: quantity, report, by patient, by slice.
+    """
+    runs = (by_patient, by_slice)
+    rows = [("slices with LV", f"{REPORT['slices']}", *[f"{slices}"] * len(runs))]
+
+    def add(quantity: str, report: str, value) -> None:
+        rows.append((quantity, report, *map(value, runs)))
+
     for title, name, report in (("Dice", "test_dice", REPORT["dice"]),
                                 ("Dice, not rotated", "unrotated_dice", REPORT["unrotated_dice"])):
-        rows.append((f"{title}, mean over slices", f"{report:.2f}", f"{r[name]:.3f}"))
-        rows += [(f"{title}, {c}", "not given", f"{r[f'{name}_{c}']:.3f}") for c in STRUCTURE_NAMES]
-    rows += [
-        ("active dimensions", f"{REPORT['dominant_dimensions']} dominate",
-         f"{r['active_dimensions']} of {len(r['mu_sd'])}"),
-        ("standard deviation of mu, largest", "not given", f"{max(r['mu_sd']):.2f}"),
-        ("standard deviation of mu, three strongest dimensions", "not given",
-         ", ".join(f"{sd:.2f}" for sd in r["mu_sd"][:3])),
-        ("standard deviation of mu, smallest", "not given", f"{min(r['mu_sd']):.2f}"),
-        ("valid samples from N(0, I)", "not given", f"{100 * r['valid_prior']:.1f} %"),
-        ("valid real test slices", "not given", f"{100 * r['valid_real']:.1f} %"),
-    ]
-    return pd.DataFrame(rows, columns=["quantity", "report", "here"])
+        add(f"{title}, mean over slices", f"{report:.2f}", lambda r, n=name: f"{r[n]:.3f}")
+        for c in STRUCTURE_NAMES:
+            add(f"{title}, {c}", "not given", lambda r, n=f"{name}_{c}": f"{r[n]:.3f}")
+    add("active dimensions", f"{REPORT['dominant_dimensions']} dominate",
+        lambda r: f"{r['active_dimensions']} of {len(r['mu_sd'])}")
+    add("SD of mu, largest", "not given", lambda r: f"{max(r['mu_sd']):.2f}")
+    add("SD of mu, three strongest", "not given",
+        lambda r: ", ".join(f"{sd:.2f}" for sd in r["mu_sd"][:3]))
+    add("SD of mu, smallest", "not given", lambda r: f"{min(r['mu_sd']):.2f}")
+    add("valid samples from N(0, I)", "not given", lambda r: f"{100 * r['valid_prior']:.1f} %")
+    add("valid real test slices", "not given", lambda r: f"{100 * r['valid_real']:.1f} %")
+    return pd.DataFrame(rows, columns=["quantity", "report", "by patient", "by slice"])
 
 
 def _plain(value):
@@ -75,17 +81,19 @@ def readme_tables(results: dict) -> dict[str, str]:
     stamp = results["02_train_vae"]["data"]
     return {
         "report": markdown_table(
-            ["", "report", "here"], [[r["quantity"], r["report"], r["here"]] for r in report]
+            ["", "report", "here, split by patient", "here, split by slice"],
+            [[r["quantity"], r["report"], r["by patient"], r["by slice"]] for r in report],
         ) + f"\n\n{stamp}",
         "beta": markdown_table(
             ["beta", "test Dice", "RV, MYO, LV", "not rotated", "KL, nats", "active dims",
-             "valid samples, N(0, I)", "valid real slices"],
+             "valid samples", "spread"],
             [[f"{r['beta']:g}", f"{r['test_dice']:.3f}",
               " ".join(f"{r['test_dice_' + c]:.3f}" for c in ("RV", "MYO", "LV")),
               f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", str(r["active_dimensions"]),
-              f"{100 * r['valid_prior']:.1f} %", f"{100 * r['valid_real']:.1f} %"]
+              f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
              for r in study],
-        ) + f"\n\n{results['03_beta_study']['data']}",
+        ) + f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
+            f"{results['03_beta_study']['data']}",
         "claims": markdown_table(
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],

@@ -23,19 +23,17 @@ def complete_folder(target: Path):
     """Yield a temporary folder that becomes `target` if, and only if, the block succeeds.
 
     A block that raises, or a process that is killed, leaves `target` as it was. An existing
-    `target` is replaced.
+    `target` is replaced. What a dead process left behind is removed by the next call.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f".{target.name}.partial-*"):
-        if not _is_running(int(stale.suffix.rpartition("-")[2])):
-            shutil.rmtree(stale, ignore_errors=True)
+    _remove_leftovers(target)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     partial.mkdir()
     try:
         yield partial
         if target.exists():
-            replaced = partial.with_name(partial.name.replace("partial", "replaced"))
+            replaced = partial.with_name(partial.name.replace(".partial-", ".replaced-"))
             target.rename(replaced)
             partial.rename(target)
             shutil.rmtree(replaced, ignore_errors=True)
@@ -45,7 +43,18 @@ def complete_folder(target: Path):
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _remove_leftovers(target: Path) -> None:
+    for leftover in target.parent.glob(f".{target.name}.*-*"):
+        kind, _, pid = leftover.suffix.rpartition("-")
+        # This process has not begun to write `target`, so a folder with its number is older.
+        if kind in (".partial", ".replaced") and pid.isdecimal() and (
+                int(pid) == os.getpid() or not _is_running(int(pid))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _is_running(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # there, asking a process with signal 0 would end it
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

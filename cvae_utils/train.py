@@ -10,6 +10,7 @@
 """
 
 import platform
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +28,8 @@ from cvae_utils.model import ConvVAE, one_hot
 from cvae_utils.profiles import Profile
 from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
 
-#: Raised when the loop below changes what it computes, so that old runs are not taken for new.
-LOOP_VERSION = 1
+RUN_FILES = ("model.safetensors", "config.json", "history.csv", "steps.csv", "results.json",
+             "environment.json")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class RunConfig:
 
     @property
     def folder_name(self) -> str:
-        key = short_hash([asdict(self), LOOP_VERSION, code_stamp(model, losses, metrics, latents)])
+        key = short_hash([asdict(self), code_stamp(model, losses, metrics, latents,
+                                                   sys.modules[__name__])])
         schedule = "" if self.schedule == "constant" else f"-{self.schedule}"
         return f"{self.profile.name}-beta{self.beta:g}{schedule}-seed{self.seed}-{key}"
 
@@ -109,10 +111,13 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
 
 
 def load_run(folder: Path, device: torch.device | None = None) -> Run:
-    """Read a run folder. Raises FileNotFoundError with the remedy if it is not there."""
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder}: expected a run folder with config.json and "
-                                "model.safetensors. Train it with notebook 02 or 03.")
+    """Read a run folder. Raises FileNotFoundError with the remedy if a file of it is missing."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a run folder, but there is none. Train it "
+                                "with notebook 02 or 03.")
+    if lacking := [name for name in RUN_FILES if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder}: expected a complete run, but {', '.join(lacking)} "
+                                "is missing. Delete the folder: it is then trained again.")
     config = read_json(folder / "config.json")
     vae = build_model(config["profile"])
     vae.load_state_dict(load_file(folder / "model.safetensors"))
@@ -219,7 +224,7 @@ def _epoch_row(epoch: int, steps: list[dict], vae: ConvVAE, validation: torch.Te
     """History of one epoch: means over its steps, and the validation slices from mu."""
     vae.eval()
     sums, dice = np.zeros(4), []
-    for maps in validation.split(latents.BATCH):
+    for maps in validation.split(latents.batch_size(vae.size)):
         target = one_hot(maps)
         mu, logvar = vae.encode(target)
         scores = vae.decode(mu)
@@ -246,16 +251,25 @@ def learning_phases(steps: pd.DataFrame, window: int = 10) -> dict:
     """When each structure was learnt, from the soft Dice of every optimiser step.
 
     Smoothed over `window` steps. order: structures by the step at which they pass half of their
-    final value (half_step). early_dip: the largest fall of one of them below its own best, before
-    the last structure has passed its half; late_dip: the same over the second half of training,
-    when nothing new is learnt, for how much is mere noise.
+    final value (half_step). dip: the largest fall of a structure below its own best while another
+    one rises from 10 % to 90 % of its final value, counted from the step on at which all three
+    together are lowest (before that, the model learns that most pixels are background). noise:
+    the largest such fall over the second half of training, when nothing new is learnt.
     """
     dice = steps[list(STRUCTURE_NAMES)].rolling(window, min_periods=1).mean()
-    half_step = {c: int((dice[c] >= dice[c].iloc[-1] / 2).idxmax()) for c in STRUCTURE_NAMES}
-    early, late = dice.iloc[:max(half_step.values()) + 1], dice.iloc[len(dice) // 2:]
-    early_dip, late_dip = (float((d.cummax() - d).max().max()) for d in (early, late))
+
+    def passed(name: str, share: float) -> int:
+        return int((dice[name].iloc[start:] >= share * dice[name].iloc[-1]).idxmax())
+
+    def deepest_fall(part: pd.DataFrame) -> float:
+        return float((part.cummax() - part).max().max())
+
+    start = int(dice.iloc[:len(dice) // 2].mean(axis=1).idxmin())
+    half_step = {name: passed(name, 0.5) for name in STRUCTURE_NAMES}
+    falls = [deepest_fall(dice.iloc[passed(name, 0.1):passed(name, 0.9) + 1].drop(columns=name))
+             for name in STRUCTURE_NAMES]
     return {"order": sorted(half_step, key=half_step.get), "half_step": half_step,
-            "early_dip": early_dip, "late_dip": late_dip}
+            "dip": max(falls), "noise": deepest_fall(dice.iloc[len(dice) // 2:])}
 
 
 def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
@@ -264,8 +278,11 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
 
     Dice per class and mean of validation, test and unrotated test slices, reconstructed from mu;
     KL (nats) of the test slices; active dimensions (mean KL over the training slices above
-    metrics.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first; share
-    of valid label maps among `samples` drawn from N(0, I), and among the real test slices.
+    metrics.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first. Of
+    `samples` label maps drawn from N(0, I), and of the real test slices: the share of valid ones,
+    the same without the rule that MYO closes around LV, and the share without RV; and the spread
+    of the samples: the standard deviation of the area of RV, MYO and LV over the real one, mean of
+    the three (a model can be valid by drawing one heart over and over).
     """
     results = {"samples": samples}
     for name, maps in (("validation", slices.aligned[split["validation"]]),
@@ -287,7 +304,11 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
         "mu_sd": train.mu.std(axis=0)[np.argsort(-kl)].tolist(),
     }
     drawn = latents.decode(vae, latents.sample_prior(samples, vae.latent_dim, seed))
-    for name, maps in (("prior", drawn), ("real", slices.aligned[split["test"]])):
+    real = slices.aligned[split["test"]]
+    spread = metrics.areas(drawn).std(axis=0) / metrics.areas(real).std(axis=0)
+    results["spread_prior"] = float(spread.mean())
+    for name, maps in (("prior", drawn), ("real", real)):
+        results[f"no_rv_{name}"] = float((metrics.areas(maps)[:, 0] == 0).mean())
         results[f"valid_{name}"] = float(metrics.is_valid(maps).mean())
         results[f"valid_{name}_open_wall"] = float(metrics.is_valid(maps, True).mean())
     return results

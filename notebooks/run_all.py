@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cvae_utils import notebook, results, storage  # noqa: E402  (needs the line above)
 
 NOTEBOOKS = Path(__file__).resolve().parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(path: Path, target: Path) -> None:
@@ -43,6 +44,8 @@ def execute(path: Path, target: Path) -> None:
         bar.close()
     for cell in book.cells:
         cell.metadata.pop("execution", None)  # when each cell ran: noise in every diff
+        if cell.cell_type == "code":  # widgets and progress bars are dead without their kernel
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     nbformat.write(book, partial)

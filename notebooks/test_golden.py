@@ -3,7 +3,7 @@
 Part of `pytest --nbval`, after the notebooks. After a change that is meant to move numbers:
 
     CVAE_DATA=phantom CVAE_PROFILE=smoke CVAE_OUT=/tmp/smoke python notebooks/run_all.py
-    python notebooks/test_results.py /tmp/smoke/figures/results.json
+    python notebooks/test_golden.py /tmp/smoke/figures/results.json
 """
 
 import json
@@ -30,6 +30,10 @@ TOLERANCES = {
     "02_train_vae/valid_real": 0.001,
     "02_train_vae/valid_prior": 0.35,
     "02_train_vae/active_dimensions": 2,
+    "02_train_vae/claims/2/holds": 0,  # verdicts that hold by a wide margin
+    "02_train_vae/claims/3/holds": 0,
+    "03_beta_study/claims/0/holds": 0,
+    "03_beta_study/claims/1/holds": 0,
     "03_beta_study/table/0/test_dice": 0.1,
     "03_beta_study/table/4/test_dice": 0.1,
     "03_beta_study/table/4/test_kl": 0.5,
@@ -67,7 +71,7 @@ def test_numbers_are_those_of_the_golden_file():
     expected, found = json.loads(GOLDEN.read_text()), compared(json.loads(found_at.read_text()))
     off = [f"{path}: expected {value:.4g} +- {tolerance_of(path)}, found {found.get(path)}"
            for path, value in expected.items()
-           if path not in found or abs(found[path] - value) > tolerance_of(path)]
+           if found.get(path) is None or abs(found[path] - value) > tolerance_of(path)]
     assert not off, "\n".join(off)
     assert set(found) == set(expected), "other numbers than the golden file has"
 

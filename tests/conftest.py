@@ -1,0 +1,83 @@
+"""A tiny phantom, its slices and a tiny profile, made once for all tests."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cvae_utils import dataset, train
+from cvae_utils.phantom import write_phantom
+from cvae_utils.profiles import Profile
+from cvae_utils.storage import REPOSITORY
+
+REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_user_do_not_count(monkeypatch):
+    for name in ("ACDC_ROOT", "CVAE_DATA", "CVAE_PROFILE", "CVAE_OUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return Profile("tiny", size=32, base_channels=4, epochs=20, batch_size=8, learning_rate=1e-2,
+                   decay="cosine", warmup_steps=2, patience=20, samples=20, phantom_patients=10,
+                   latent_dim=6)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """Ten synthetic patients, two of each group, labels alone."""
+    root = tmp_path_factory.mktemp("source") / "phantom"
+    return dataset.open_source("phantom", write_phantom(root, patients=10, images=False,
+                                                        progress=False))
+
+
+@pytest.fixture(scope="session")
+def slices(source, tmp_path_factory):
+    return dataset.load_or_align(source, 32, tmp_path_factory.mktemp("processed"), progress=False)
+
+
+@pytest.fixture(scope="session")
+def split(slices):
+    return dataset.split(slices.table)
+
+
+@pytest.fixture(scope="session")
+def config(tiny, slices):
+    return train.RunConfig(tiny, beta=10.0, data=slices.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def run(config, slices, split, tmp_path_factory):
+    """One finished run; leave its folder as it is."""
+    return train.load_or_train(config, slices, split, tmp_path_factory.mktemp("runs"),
+                               torch.device("cpu"), progress=False)
+
+
+@pytest.fixture
+def untrained(tiny):
+    """A model whose hearts change visibly with z."""
+    torch.manual_seed(0)
+    model = train.build_model(vars(tiny)).eval()
+    with torch.no_grad():
+        model.from_z.weight.mul_(10)
+    return model
+
+
+@pytest.fixture
+def random_maps():
+    """Five label maps of independent random pixels, (5, 32, 32)."""
+    return np.random.default_rng(0).integers(0, 4, (5, 32, 32)).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def real_source():
+    """The label volumes of ACDC's training patients, where ACDC_ROOT names them."""
+    if not REAL_ROOT:
+        pytest.skip("ACDC_ROOT is not set: point it at ACDC's labels of patients 001-100")
+    root = (REPOSITORY / Path(REAL_ROOT).expanduser()).resolve()
+    return dataset.open_source("ACDC", root)

@@ -1,0 +1,26 @@
+"""Hearts of circles for the tests: every area, length and angle is known."""
+
+import numpy as np
+
+from cvae_utils.labels import Label
+
+
+def paint(x, y, *, cavity, outer, rv=0.0, turn_deg=0.0, lv_shift=(0.0, 0.0)):
+    """Label map on the points x (to the right), y (down), in any unit; the heart is at 0, 0.
+
+    LV is a disc of radius `cavity`, shifted by lv_shift; LV + MYO one of radius `outer`; RV what
+    a disc of radius `rv` round a point of their rim adds. That point lies straight to the left,
+    and below that by turn_deg.
+    """
+    turn = np.radians(turn_deg)
+    labels = np.zeros(np.broadcast(x, y).shape, dtype=np.uint8)
+    labels[np.hypot(x + outer * np.cos(turn), y - outer * np.sin(turn)) < rv] = Label.RV
+    labels[np.hypot(x, y) < outer] = Label.MYO
+    labels[np.hypot(x - lv_shift[0], y - lv_shift[1]) < cavity] = Label.LV
+    return labels
+
+
+def picture(side=64, **shape):
+    """A heart in the middle of a square picture (side, side) whose side is the unit of length."""
+    ticks = (np.arange(side) + 0.5) / side - 0.5
+    return paint(ticks[None, :], ticks[:, None], **shape)
