@@ -147,7 +147,8 @@ def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
         tie = abs(values[second]) >= 0.8 * abs(values[first])
         total = float((values**2).sum())
         rows[dimension] = {
-            "name": DESCRIPTORS[first] + (f" / {DESCRIPTORS[second]}" if tie else ""),
+            "name": (DESCRIPTORS[first] if total else "no effect")
+                    + (f" / {DESCRIPTORS[second]}" if tie and total else ""),
             "effect": values[first], "purity": values[first]**2 / total if total else 0.0}
     return pd.DataFrame(rows).T.astype({"effect": float, "purity": float})
 

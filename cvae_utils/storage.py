@@ -46,9 +46,9 @@ def complete_folder(target: Path):
 def _remove_leftovers(target: Path) -> None:
     for leftover in target.parent.glob(f".{target.name}.*-*"):
         kind, _, pid = leftover.suffix.rpartition("-")
+        own = leftover.stem == f".{target.name}" and kind in (".partial", ".replaced")
         # This process has not begun to write `target`, so a folder with its number is older.
-        if kind in (".partial", ".replaced") and pid.isdecimal() and (
-                int(pid) == os.getpid() or not _is_running(int(pid))):
+        if own and pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
             shutil.rmtree(leftover, ignore_errors=True)
 
 

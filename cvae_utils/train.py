@@ -305,8 +305,8 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
     }
     drawn = latents.decode(vae, latents.sample_prior(samples, vae.latent_dim, seed))
     real = slices.aligned[split["test"]]
-    spread = metrics.areas(drawn).std(axis=0) / metrics.areas(real).std(axis=0)
-    results["spread_prior"] = float(spread.mean())
+    drawn_sd, real_sd = (metrics.areas(maps).std(axis=0) for maps in (drawn, real))
+    results["spread_prior"] = float((drawn_sd[real_sd > 0] / real_sd[real_sd > 0]).mean())
     for name, maps in (("prior", drawn), ("real", real)):
         results[f"no_rv_{name}"] = float((metrics.areas(maps)[:, 0] == 0).mean())
         results[f"valid_{name}"] = float(metrics.is_valid(maps).mean())

@@ -1,0 +1,181 @@
+"""Alignment of hearts whose angle, place and size are known."""
+
+import numpy as np
+import pytest
+from hearts import paint
+from scipy import ndimage
+
+from cvae_utils import align, metrics
+from cvae_utils.labels import Label
+
+SIZE = 128
+
+
+def volume(*hearts, shape=(150, 130), spacing=(1.0, 1.0), centre=(70.0, 62.0)):
+    """Labels (X, Y, Z), one slice a heart of these keywords in mm; and the spacing (3,)."""
+    x = np.arange(shape[0])[:, None] * spacing[0] - centre[0]
+    y = np.arange(shape[1])[None, :] * spacing[1] - centre[1]
+    slices = [paint(x, y, **heart) if heart else np.zeros(shape, np.uint8) for heart in hearts]
+    return np.stack(slices, axis=2), np.array([*spacing, 8.0])
+
+
+def heart(turn_deg=0.0, cavity=18.0, outer=26.0, rv=16.0):
+    return dict(turn_deg=turn_deg, cavity=cavity, outer=outer, rv=rv)
+
+
+def centroid(mask):
+    """(x, y) in pixels from the middle of the picture."""
+    y, x = ndimage.center_of_mass(mask)
+    return np.array([x, y]) - (np.array(mask.shape[::-1]) - 1) / 2
+
+
+def remaining_deg(maps):
+    return np.degrees(align.slice_angles(maps, np.ones(2)))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.5, 1.0)])
+@pytest.mark.parametrize("turn_deg", [0, 20, -35, 90, 120, -100, 175])
+def test_turned_heart_is_straightened_to_within_a_degree(turn_deg, spacing):
+    labels, spacing_mm = volume(heart(turn_deg), spacing=spacing)
+    result = align.align_volume(labels, spacing_mm, SIZE)
+    assert result.angle_deg == pytest.approx([turn_deg], abs=1)
+    assert remaining_deg(result.aligned) == pytest.approx([0], abs=1)
+    assert remaining_deg(result.unrotated) == pytest.approx([turn_deg], abs=1)
+    for maps in (result.aligned, result.unrotated):
+        assert np.abs(centroid(maps[0] == Label.LV)).max() < 0.5  # half a pixel
+    rv = centroid(result.aligned[0] == Label.RV)
+    assert rv[0] < -10 and abs(rv[1]) < 1  # to the left
+
+
+def test_angle_is_positive_when_the_rv_lies_lower():
+    assert align.rv_angle(np.zeros(2), np.array([-1.0, 1.0])) == pytest.approx(np.pi / 4)
+    assert align.rv_angle(np.zeros(2), np.array([-1.0, -1.0])) == pytest.approx(-np.pi / 4)
+    assert np.isnan(align.rv_angle(np.zeros(2), np.full(2, np.nan)))
+
+
+def test_rotation_carries_left_to_where_the_rv_was_seen():
+    assert align.rotation(np.pi / 2) @ [-1, 0] == pytest.approx(np.array([0, 1]))
+    assert np.linalg.det(align.rotation(0.7)) == pytest.approx(1)
+
+
+def test_anisotropic_pixels_are_measured_in_mm():
+    mask = np.zeros((4, 6))
+    mask[1, 2] = mask[1, 4] = 1
+    assert align.centroid_mm(mask, np.array([2.0, 1.5])).tolist() == [6.0, 1.5]
+    assert np.isnan(align.centroid_mm(np.zeros((4, 6)), np.ones(2))).all()
+
+
+def test_slice_without_rv_takes_the_angle_of_the_volume():
+    labels, spacing = volume(heart(30), heart(30, rv=0), heart(30))
+    result = align.align_volume(labels, spacing, 64)
+    assert result.angle_deg == pytest.approx([30, 30, 30], abs=1)
+
+
+def test_volume_without_rv_is_left_unrotated():
+    labels, spacing = volume(heart(30, rv=0))
+    result = align.align_volume(labels, spacing, 64)
+    assert result.angle_deg == [0]
+    assert (result.aligned == result.unrotated).all()
+
+
+def test_slices_without_lv_are_dropped():
+    rv_alone = heart(cavity=0, outer=0, rv=16)
+    labels, spacing = volume(None, heart(), rv_alone, heart())
+    result = align.align_volume(labels, spacing, 64)
+    assert result.slice_index.tolist() == [1, 3]
+    assert result.aligned.shape == result.unrotated.shape == (2, 64, 64)
+
+
+def test_volume_without_lv_gives_no_slices():
+    labels, spacing = volume(None, heart(cavity=0))
+    result = align.align_volume(labels, spacing, 64)
+    assert result.aligned.shape == result.unrotated.shape == (0, 64, 64)
+    assert len(result.slice_index) == len(result.angle_deg) == 0 and np.isnan(result.crop_mm)
+
+
+def test_relative_sizes_of_the_slices_of_a_volume_are_kept():
+    labels, spacing = volume(heart(10), heart(-50, cavity=9, outer=13, rv=8))
+    result = align.align_volume(labels, spacing, SIZE)
+    for maps in (result.aligned, result.unrotated):
+        big, small = metrics.areas(maps)
+        assert big / small == pytest.approx([4, 4, 4], rel=0.05)
+
+
+def tiny_map():
+    """A 2 x 2 LV with its centroid at (5.5, 4.5), and RV pixels 4.5 to the left, 2.5 below."""
+    tiny = np.zeros((1, 10, 12), dtype=np.uint8)
+    tiny[0, 4:6, 5:7] = Label.LV
+    tiny[0, 4:8, 1:5] = Label.RV
+    return tiny
+
+
+@pytest.mark.parametrize(("spacing", "turn_deg", "expected"), [
+    ((1.0, 1.0), 0, 4.5 + 2),
+    ((2.0, 2.0), 0, 9 + 4),
+    ((1.0, 4.0), 0, 10 + 2 * 2.5),  # y reaches further; the margin is in mean pixels
+    ((1.0, 1.0), 90, 4.5 + 2),
+    # The corner at (-4.5, 2.5) comes to lie at ((-4.5 - 2.5) / sqrt 2, ...).
+    ((1.0, 1.0), 45, 7 / np.sqrt(2) + 2),
+])
+def test_half_side_of_the_crop_by_hand(spacing, turn_deg, expected):
+    spacing = np.array(spacing)
+    centre = np.array([[5.5, 4.5]]) * spacing
+    found = align.half_side_mm(tiny_map(), centre, np.radians([turn_deg]), spacing)
+    assert found == pytest.approx(expected)
+
+
+def test_crop_is_as_wide_as_the_widest_slice_and_holds_every_label():
+    labels, spacing = volume(heart(40), heart(40, cavity=9, outer=13, rv=8))
+    result = align.align_volume(labels, spacing, SIZE)
+    alone = align.align_volume(labels[:, :, :1], spacing, SIZE)
+    assert result.crop_mm == pytest.approx(alone.crop_mm)
+    # The RV's far side is outer + rv from the centre.
+    assert result.crop_mm == pytest.approx(2 * (26 + 16 + align.MARGIN_PIXELS), abs=1.5)
+    edge = np.ones((SIZE, SIZE), bool)
+    edge[1:-1, 1:-1] = False
+    assert not result.aligned[:, edge].any() and not result.unrotated[:, edge].any()
+
+
+@pytest.mark.parametrize("method", align.METHODS)
+@pytest.mark.parametrize("size", [64, 128])  # fewer pixels than the crop, and more
+def test_every_method_keeps_areas(method, size):
+    labels, spacing = volume(heart(25))
+    result = align.align_volume(labels, spacing, size, method, unrotated=False)
+    after = metrics.areas(result.aligned)[0] * (result.crop_mm / size) ** 2
+    assert after == pytest.approx(metrics.areas(labels.T)[0], rel=0.05)
+    assert result.unrotated.shape == (0, size, size)
+
+
+def test_area_method_keeps_a_wall_that_nearest_breaks():
+    labels, spacing = volume(heart(25, cavity=24.4, outer=26))
+    walls = {method: align.align_volume(labels, spacing, 32, method).aligned[0] == Label.MYO
+             for method in ("nearest", "area")}
+    parts = {method: ndimage.label(wall, np.ones((3, 3)))[1] for method, wall in walls.items()}
+    assert parts["area"] < parts["nearest"]
+
+
+def test_crop_beyond_the_grid_is_background():
+    tiny = tiny_map()[0]
+    for method in align.METHODS:
+        found = align.resample(tiny, np.array([5.5, 4.5]), 0.0, 20.0, 40, np.ones(2), method)
+        assert metrics.areas(found[None]).tolist() == metrics.areas(tiny[None]).tolist()
+
+
+def test_unknown_method_is_refused():
+    labels, spacing = volume(heart())
+    with pytest.raises(ValueError, match="nearest.*found 'cubic'"):
+        align.align_volume(labels, spacing, 32, "cubic")
+
+
+@pytest.mark.real_data
+def test_real_slices_are_straightened(real_source):
+    from cvae_utils import acdc
+
+    checked = 0
+    for frame in real_source.frames[:40]:
+        labels = acdc.read_labels(frame.label_path)
+        result = align.align_volume(labels.data, labels.spacing_mm, SIZE, unrotated=False)
+        clear = metrics.areas(result.aligned)[:, 0] > 300  # an RV big enough to have a direction
+        checked += clear.sum()
+        assert np.abs(remaining_deg(result.aligned[clear])).max() < 1
+    assert checked > 150
