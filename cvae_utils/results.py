@@ -89,7 +89,7 @@ def readme_tables(results: dict) -> dict[str, str]:
              "valid samples", "spread"],
             [[f"{r['beta']:g}", f"{r['test_dice']:.3f}",
               " ".join(f"{r['test_dice_' + c]:.3f}" for c in ("RV", "MYO", "LV")),
-              f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", str(r["active_dimensions"]),
+              f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", f"{r['active_dimensions']:.0f}",
               f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
              for r in study],
         ) + f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
@@ -111,8 +111,9 @@ def update_readme(readme: Path, results: dict) -> None:
     """
     text = readme.read_text(encoding="utf-8")
     for name, table in readme_tables(results).items():
-        pattern = rf"(<!-- table:{name} -->\n).*?(\n<!-- end -->)"
-        text, count = re.subn(pattern, lambda m, t=table: m[1] + t + m[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text,
+                              flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{readme}: expected one place marked table:{name}, found {count}")
     readme.write_text(text, encoding="utf-8")

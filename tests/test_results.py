@@ -104,6 +104,15 @@ def test_tables_are_written_between_their_markers_and_nowhere_else(study, tmp_pa
     assert path.read_text(encoding="utf-8") == text
 
 
+def test_empty_places_are_filled_each_with_its_own_table(study, tmp_path):
+    path = tmp_path / "README.md"
+    tables = readme_tables(study)
+    path.write_text("".join(f"<!-- table:{name} -->\n<!-- end -->\n" for name in tables))
+    update_readme(path, study)
+    assert path.read_text() == "".join(f"<!-- table:{name} -->\n{table}\n<!-- end -->\n"
+                                       for name, table in tables.items())
+
+
 def test_table_without_its_place_is_refused(study, tmp_path):
     names = list(readme_tables(study))
     path = readme(tmp_path / "README.md", names[:-1])
