@@ -174,7 +174,7 @@ def fig04_generation(samples: Mapping[float, np.ndarray], table: pd.DataFrame) -
     """
     figure, left, right = _study_figure(samples)
     show_tiles(left, np.stack(list(samples.values())), _beta_names(samples))
-    left.set_title("samples from N(0, I)", pad=14)
+    figure.suptitle("Samples from N(0, I), and how many are valid")
     _beta_curve(right, table, {"valid_prior": "samples from N(0, I)"}, "anatomically valid, %", 100)
     right.axhline(100 * table["valid_real"].iloc[0], color=GREY, linestyle="--", linewidth=1)
     right.annotate("real test slices", (table.index.min(), 100 * table["valid_real"].iloc[0]),
@@ -193,7 +193,7 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float, np.ndarr
     figure, left, right = _study_figure(rebuilt, extra_rows=1)
     show_tiles(left, np.stack([originals, *rebuilt.values()]),
                ["original", *_beta_names(rebuilt)])
-    left.set_title("reconstructions of test slices", pad=14)
+    figure.suptitle("Reconstructions of test slices, and their Dice")
     _beta_curve(right, table, {"test_dice": "mean"} | {f"test_dice_{n}": n for n in
                                                        STRUCTURE_NAMES}, "Dice of test slices", 1)
     right.set_ylim(top=1)
@@ -203,7 +203,7 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float, np.ndarr
 
 def _study_figure(rows: Mapping, extra_rows: int = 0) -> tuple[Figure, Axes, Axes]:
     count, columns = len(rows) + extra_rows, len(next(iter(rows.values())))
-    figure = new_figure(WIDTH * 0.54 * count / columns + 0.9)
+    figure = new_figure(WIDTH * 0.54 * count / columns + 1.0)
     left, right = figure.subplots(1, 2, width_ratios=(0.62, 0.38))
     class_legend(figure, "outside lower left")
     return figure, left, right
