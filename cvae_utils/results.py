@@ -98,7 +98,7 @@ def readme_tables(results: dict) -> dict[str, str]:
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
         ),
-        "time": "The five notebooks took "
+        "time": "From nothing, the five notebooks took "
                 f"{results['run']['minutes']:.1f} minutes together ({results['run']['machine']}; "
                 f"{results['run']['data']}).",
     }

@@ -60,17 +60,19 @@ def main(chosen: list[str]) -> None:
              if not chosen or p.name.startswith(tuple(chosen))]
     if not paths:
         raise SystemExit(f"expected the start of a notebook's name, found {' '.join(chosen)}")
+    # Only the time from nothing says what a newcomer has to wait for.
+    timed = not chosen and not any((study.data_folder / "runs").glob("*"))
     started = time.monotonic()
     for path in paths:
         execute(path, folder / path.name)
     minutes = (time.monotonic() - started) / 60
     print(f"{len(paths)} notebooks in {minutes:.1f} minutes: {folder}, figures in "
           f"{study.figure_folder}")
-    if not chosen:
+    if timed:
         study.record(minutes=minutes, machine=storage.machine())
-        if in_place:
-            results.update_readme(storage.REPOSITORY / "README.md",
-                                  storage.read_json(study.figure_folder / results.FILE_NAME))
+    if in_place and not chosen:
+        results.update_readme(storage.REPOSITORY / "README.md",
+                              storage.read_json(study.figure_folder / results.FILE_NAME))
 
 
 if __name__ == "__main__":
