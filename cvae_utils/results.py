@@ -79,7 +79,7 @@ def readme_tables(results: dict) -> dict[str, str]:
     study = results["03_beta_study"]["table"]
     claims = [c for section in sorted(results) for c in results[section].get("claims", [])]
     stamp = results["02_train_vae"]["data"]
-    return {
+    tables = {
         "report": markdown_table(
             ["", "report", "here, split by patient", "here, split by slice"],
             [[r["quantity"], r["report"], r["by patient"], r["by slice"]] for r in report],
@@ -98,10 +98,12 @@ def readme_tables(results: dict) -> dict[str, str]:
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
         ),
-        "time": "From nothing, the five notebooks took "
-                f"{results['run']['minutes']:.1f} minutes together ({results['run']['machine']}; "
-                f"{results['run']['data']}).",
     }
+    if "run" in results:  # not there while only cached runs have been used
+        run = results["run"]
+        tables["time"] = (f"From nothing, the five notebooks took {run['minutes']:.1f} minutes "
+                          f"together ({run['machine']}; {run['data']}).")
+    return tables
 
 
 def update_readme(readme: Path, results: dict) -> None:
