@@ -67,7 +67,7 @@ class Study:
     @property
     def stamp(self) -> str:
         """What every figure and table is made from, in one line."""
-        kind = {"ACDC": "ACDC labels", "phantom": "phantom, synthetic hearts"}[self.source.name]
+        kind = {"ACDC": "ACDC labels", "phantom": "phantom hearts"}[self.source.name]
         return (f"Data: {kind}, {self.source.patients} patients; split by {self.split_by} "
                 f"50/20/30 %; profile {self.profile.name} ({self.profile.size} x "
                 f"{self.profile.size}); seed {self.seed}")
