@@ -37,13 +37,6 @@ COLOURS = {
 #: ACDC's diagnostic groups. Its group "RV" (abnormal right ventricle) is shown as ARV, because
 #: RV is also the name of a class.
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "ARV")
-GROUP_NAMES = {
-    "NOR": "normal",
-    "MINF": "myocardial infarction",
-    "DCM": "dilated cardiomyopathy",
-    "HCM": "hypertrophic cardiomyopathy",
-    "ARV": "abnormal right ventricle",
-}
 
 #: Paul Tol's "bright" scheme, one colour a group.
 GROUP_COLOURS = dict(zip(GROUPS, ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#AA3377")))

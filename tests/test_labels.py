@@ -8,7 +8,6 @@ import pytest
 from cvae_utils.labels import (
     COLOURS,
     GROUP_COLOURS,
-    GROUP_NAMES,
     GROUPS,
     LONG_NAMES,
     STRUCTURE_NAMES,
@@ -45,7 +44,7 @@ def test_values_and_order_are_those_of_acdc():
     assert [int(label) for label in Label] == [0, 1, 2, 3]
     assert STRUCTURE_NAMES == ("RV", "MYO", "LV")
     assert set(COLOURS) == set(LONG_NAMES) == set(Label)
-    assert set(GROUPS) == set(GROUP_NAMES) == set(GROUP_COLOURS) and len(GROUPS) == 5
+    assert set(GROUPS) == set(GROUP_COLOURS) and len(GROUPS) == 5
     assert not set(GROUPS) & set(STRUCTURE_NAMES)  # the group RV is called ARV
 
 
