@@ -25,7 +25,7 @@ def environment(tmp_path, monkeypatch, tiny):
 
 def test_begin_finds_the_data_and_says_what_was_chosen(environment, capsys):
     study = notebook.begin("02_train_vae", seed=3)
-    stamp = ("Data: phantom, synthetic hearts, 10 patients; split by patient 50/20/30 %; profile "
+    stamp = ("Data: phantom hearts, 10 patients; split by patient 50/20/30 %; profile "
              "smoke (32 x 32); seed 3")
     assert study.stamp == stamp and capsys.readouterr().out.strip() == stamp
     assert study.data_folder == environment / "data"
