@@ -45,6 +45,9 @@ def is_valid(maps: np.ndarray, open_wall_allowed: bool = False) -> np.ndarray:
     LV, in RV, or in MYO and LV together; LV touches neither background nor RV (4-neighbours); RV,
     if there, touches MYO (8-neighbours). `open_wall_allowed` leaves out the rule LV-background:
     at the base, a wall that is open is true anatomy.
+
+    These are nine of the sixteen criteria there (three each on components, holes and contact);
+    gaps between structures, concavity and circularity are not among them.
     """
     return np.array([_is_valid(label_map, open_wall_allowed) for label_map in maps], dtype=bool)
 
