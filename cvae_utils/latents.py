@@ -185,6 +185,35 @@ def fit_umap(mu: np.ndarray, seed: int = 0):
     return UMAP(n_components=2, n_neighbors=neighbours, random_state=seed, n_jobs=1).fit(mu)
 
 
+def place(z: np.ndarray, mu: np.ndarray, plane: np.ndarray, neighbours: int = 15) -> np.ndarray:
+    """Where UMAP's `transform` starts: latent points z (M, Z) -> the plane (M, 2), at once.
+
+    mu: (N, Z), the points that UMAP was fitted to, plane: (N, 2), where it put them. Each new
+    point is the mean of its nearest neighbours there, weighted by the memberships of UMAP's fuzzy
+    graph, exp(-(d - d_1) / s) with s such that they sum to log2(neighbours) (McInnes et al. 2018,
+    section 3.1). The optimisation that `transform` adds is left out: no fitted UMAP is needed, and
+    nothing is compiled. `atlas.placement_error` measures the difference.
+    """
+    squared = (z**2).sum(axis=1)[:, None] + (mu**2).sum(axis=1) - 2 * z @ mu.T  # (M, N)
+    rows = np.argsort(squared, axis=1, kind="stable")[:, :neighbours]
+    distance = np.sqrt(np.maximum(np.take_along_axis(squared, rows, axis=1), 0))
+    return (_memberships(distance)[..., None] * plane[rows]).sum(axis=1)
+
+
+def _memberships(distance: np.ndarray) -> np.ndarray:
+    """Weights, of sum 1, of the neighbours at these distances, nearest first; both (M, k)."""
+    beyond = distance - distance[:, :1]
+    # The sum grows with s, so bisect for it. The scale is geometric: distances have any size.
+    size = np.log(np.maximum(beyond[:, -1:], 1e-12))
+    low, high = size - 12, size + 12
+    for _ in range(40):
+        middle = (low + high) / 2
+        weights = np.exp(-beyond / np.exp(middle))
+        too_wide = weights.sum(axis=1, keepdims=True) > np.log2(beyond.shape[1])
+        low, high = np.where(too_wide, low, middle), np.where(too_wide, middle, high)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def fit_tsne(mu: np.ndarray, seed: int = 0) -> np.ndarray:
     """t-SNE with three components, (N, 3)."""
     from sklearn.manifold import TSNE

@@ -49,25 +49,36 @@ def is_valid(maps: np.ndarray, open_wall_allowed: bool = False) -> np.ndarray:
     These are nine of the sixteen criteria there (three each on components, holes and contact);
     gaps between structures, concavity and circularity are not among them.
     """
-    return np.array([_is_valid(label_map, open_wall_allowed) for label_map in maps], dtype=bool)
+    return np.array([next(_broken_rules(label_map, open_wall_allowed), None) is None
+                     for label_map in maps], dtype=bool)
 
 
-def _is_valid(label_map: np.ndarray, open_wall_allowed: bool) -> bool:
+def broken_rules(label_map: np.ndarray, open_wall_allowed: bool = False) -> list[str]:
+    """The rules of `is_valid` that one label map (S, S) breaks, in words; empty if it is valid."""
+    return list(_broken_rules(label_map, open_wall_allowed))
+
+
+def _broken_rules(label_map: np.ndarray, open_wall_allowed: bool):
     # A frame of background, so that a structure at the border still has an outside.
     label_map = np.pad(label_map, 1)
-    rv, myo, lv = (label_map == label for label in STRUCTURES)
-    if not (lv.any() and myo.any()):
-        return False
-    if any(ndimage.label(mask, EIGHT)[1] > 1 for mask in (lv, myo, rv)):
-        return False
-    if any(_has_hole(mask) for mask in (lv, rv, myo | lv)):
-        return False
+    masks = dict(zip(STRUCTURE_NAMES, (label_map == label for label in STRUCTURES)))
+    rv, myo, lv = masks.values()
+    for name in ("LV", "MYO"):
+        if not masks[name].any():
+            yield f"no {name}"
+    for name, mask in masks.items():
+        if (parts := ndimage.label(mask, EIGHT)[1]) > 1:
+            yield f"{name} in {parts} parts"
+    for name, mask in {"LV": lv, "RV": rv, "MYO and LV": myo | lv}.items():
+        if _has_hole(mask):
+            yield f"hole in {name}"
     around_lv = label_map[ndimage.binary_dilation(lv) & ~lv]
     if (around_lv == Label.RV).any():
-        return False
+        yield "LV touches RV"
     if not open_wall_allowed and (around_lv == Label.BACKGROUND).any():
-        return False
-    return not rv.any() or bool((ndimage.binary_dilation(rv, EIGHT) & myo).any())
+        yield "LV touches background"
+    if rv.any() and not (ndimage.binary_dilation(rv, EIGHT) & myo).any():
+        yield "RV apart from MYO"
 
 
 def _has_hole(mask: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
@@ -111,7 +112,11 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
 
 
 def load_run(folder: Path, device: torch.device | None = None) -> Run:
-    """Read a run folder. Raises FileNotFoundError with the remedy if a file of it is missing."""
+    """Read a run folder.
+
+    Raises FileNotFoundError if a file of it is missing, ValueError if its weights are not those of
+    the model as it is now, each with the remedy.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected a run folder, but there is none. Train it "
                                 "with notebook 02 or 03.")
@@ -120,7 +125,13 @@ def load_run(folder: Path, device: torch.device | None = None) -> Run:
                                 "is missing. Delete the folder: it is then trained again.")
     config = read_json(folder / "config.json")
     vae = build_model(config["profile"])
-    vae.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        vae.load_state_dict(load_file(folder / "model.safetensors"))
+    except (RuntimeError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{folder}: expected weights of ConvVAE({vae.size}, {vae.base_channels}, "
+                         f"{vae.latent_dim}), found others ({first}). Train the run again with "
+                         "notebook 02 or 03.") from error
     vae.to(device or best_device()).eval()
     return Run(vae, config, pd.read_csv(folder / "history.csv"), pd.read_csv(folder / "steps.csv"),
                read_json(folder / "results.json"), read_json(folder / "environment.json"), folder)

@@ -287,6 +287,26 @@ def test_tsne_has_three_components_and_is_reproducible():
     assert found.shape == (30, 3) and (found == latents.fit_tsne(mu)).all()
 
 
+def test_weights_of_neighbours_sum_to_the_membership_that_umap_asks_for():
+    """Four neighbours must sum to log2(4) = 2 before they are scaled to 1."""
+    weights = latents._memberships(np.array([[0.0, 1, 2, 3], [5.0, 5.5, 6.0, 6.5]]))
+    assert weights.sum(axis=1) == pytest.approx(1)
+    assert weights[0] / weights[0, 0] == pytest.approx(
+        (weights[0, 1] / weights[0, 0]) ** np.arange(4))  # an exponential of the distance
+    assert 1 / weights[0, 0] == pytest.approx(2)
+    assert weights[1] == pytest.approx(weights[0])  # neither the scale nor the nearest matters
+    assert latents._memberships(np.zeros((1, 4))) == pytest.approx(0.25)
+
+
+def test_point_is_placed_among_its_neighbours_in_the_plane():
+    mu = blobs([(0, 0), (10, 10)], each=20).astype(np.float32)
+    plane = mu * 3 + 1
+    z = np.array([[0, 0], [10, 10]], dtype=np.float32)
+    assert latents.place(z, mu, plane) == pytest.approx(3 * z + 1, abs=1.5)
+    alone = latents.place(z, mu[:1], plane[:1])  # one neighbour, and it decides
+    assert alone == pytest.approx(np.repeat(plane[:1], 2, axis=0))
+
+
 def test_umap_is_asked_for_what_makes_it_reproducible(monkeypatch):
     """UMAP itself compiles for longer than all tests together; the notebooks run it."""
     class Fake:

@@ -136,15 +136,26 @@ def test_heart_of_circles_is_valid(rv):
     assert is_valid(picture(**RING, rv=rv)[None]).tolist() == [True]
 
 
-@pytest.mark.parametrize("edit", [
-    no_lv, no_myo, second_lv, second_myo, second_rv, hole_in_lv, hole_in_rv, hole_in_wall,
-    rv_reaches_lv, rv_apart,
+@pytest.mark.parametrize("edit, rule", [
+    (no_lv, "no LV"), (no_myo, "no MYO"), (second_lv, "LV in 2 parts"),
+    (second_myo, "MYO in 2 parts"), (second_rv, "RV in 2 parts"), (hole_in_lv, "hole in LV"),
+    (hole_in_rv, "hole in RV"), (hole_in_wall, "hole in MYO and LV"),
+    (rv_reaches_lv, "LV touches RV"), (rv_apart, "RV apart from MYO"),
 ])
-def test_each_broken_rule_alone_makes_a_map_invalid(edit):
+def test_each_broken_rule_alone_makes_a_map_invalid_and_is_named(edit, rule):
     heart = square_heart()
     edit(heart)
     # The rule LV-background is left out, so that it does not answer for the others.
     assert is_valid(heart[None], open_wall_allowed=True).tolist() == [False]
+    assert rule in metrics.broken_rules(heart, open_wall_allowed=True)
+
+
+def test_valid_heart_breaks_no_rule_and_an_open_wall_breaks_one():
+    heart = square_heart()
+    assert metrics.broken_rules(heart) == []
+    open_wall(heart)
+    assert metrics.broken_rules(heart) == ["LV touches background"]
+    assert metrics.broken_rules(heart, open_wall_allowed=True) == []
 
 
 def test_open_wall_is_valid_only_where_it_is_allowed():

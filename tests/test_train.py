@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cvae_utils import metrics, train
 from cvae_utils.dataset import Slices
 from cvae_utils.model import one_hot
-from cvae_utils.storage import REPOSITORY
+from cvae_utils.storage import REPOSITORY, read_json, write_json
 from cvae_utils.train import RunConfig, evaluate, fit, load_or_train
 
 CPU = torch.device("cpu")
@@ -360,6 +360,18 @@ def test_incomplete_run_says_what_is_missing(run, tmp_path):
     shutil.copytree(run.folder, folder)
     (folder / "results.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"results\.json is missing\. Delete the folder"):
+        train.load_run(folder)
+
+
+def test_weights_of_another_model_are_refused_with_the_remedy(run, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "other")
+    config = read_json(folder / "config.json")
+    config["profile"]["latent_dim"] = 5
+    write_json(folder / "config.json", config)
+    with pytest.raises(ValueError, match=r"other: expected weights of ConvVAE\(32, 4, 5\).*again"):
+        train.load_run(folder)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="expected weights .* found others"):
         train.load_run(folder)
 
 
