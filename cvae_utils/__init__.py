@@ -2,23 +2,27 @@
 
 Modules import only upward in this list, so a reader can go through it from top to bottom:
 
-    labels     the four classes, their names and the one palette
-    profiles   smoke, quick, report: every size and hyper-parameter
-    storage    folders, complete or not at all; cache keys
-    metrics    Dice, anatomical validity, shape descriptors, active units
-    acdc       find and read a data set in the ACDC layout
-    phantom    synthetic hearts written in the same layout
-    align      centre, rotate, crop and resample a slice
-    dataset    slice table, aligned slices on disk, splits
-    model      ConvVAE
-    losses     soft Dice, cross-entropy, KL divergence, beta schedules
-    latents    encode, sample, traverse, rank, name, project
-    train      fit, evaluate, load_or_train
-    figures    one function per figure of the report: arrays in, Figure out
-    explorer   ipywidgets
-    results    the numbers of a study as JSON, and the tables of the README
-    colab      install what Google Colab lacks
-    notebook   what the first cell of every notebook does
+    labels       the four classes, their names and the one palette
+    profiles     smoke, quick, report: every size and hyper-parameter
+    storage      folders, complete or not at all; cache keys
+    metrics      Dice, anatomical validity, shape descriptors, active units
+    acdc         find and read a data set in the ACDC layout
+    phantom      synthetic hearts written in the same layout
+    align        centre, rotate, crop and resample a slice
+    dataset      slice table, aligned slices on disk, splits
+    model        ConvVAE
+    losses       soft Dice, cross-entropy, KL divergence, beta schedules
+    latents      encode, sample, traverse, rank, name, project
+    train        fit, evaluate, load_or_train
+    figures      one function per figure of the report: arrays in, Figure out
+    atlas        what the explorer shows of a run; the runs that come with the repository
+    exploration  a walk through a latent space: start, moves, what is there
+    panels       the explorer's pictures
+    explorer     the dashboard of ipywidgets
+    page         the explorer as one HTML file
+    results      the numbers of a study as JSON, and the tables of the README
+    colab        install what Google Colab lacks
+    notebook     what the first cell of every notebook does
 """
 
 __version__ = "0.1.0"

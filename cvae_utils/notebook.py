@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from cvae_utils import dataset, profiles, results, train
+from cvae_utils import atlas, dataset, profiles, results, train
 from cvae_utils.figures import save_figure, stamp_figure, use_style
 from cvae_utils.storage import REPOSITORY, output_root
 
@@ -35,8 +35,11 @@ class Study:
 
     @functools.cached_property
     def slices(self) -> dataset.Slices:
-        return dataset.load_or_align(self.source, self.profile.size,
-                                     self.data_folder / "processed")
+        return self.slices_of(self.profile.size)
+
+    def slices_of(self, size: int) -> dataset.Slices:
+        """The aligned slices at so many pixels a side: made the first time, then loaded."""
+        return dataset.load_or_align(self.source, size, self.data_folder / "processed")
 
     @functools.cached_property
     def split(self) -> dict[str, np.ndarray]:
@@ -63,6 +66,10 @@ class Study:
                                  self.slices.fingerprint)
         return train.load_or_train(config, self.slices, split, self.data_folder / "runs",
                                    self.device)
+
+    def atlas(self, run: train.Run) -> "atlas.Atlas":
+        """What the explorer shows of a run of this study: measured once, and kept with the run."""
+        return atlas.load_or_build(run, self.slices, self.split, self.stamp, self.seed)
 
     @property
     def stamp(self) -> str:

@@ -66,9 +66,17 @@ def _is_running(pid: int) -> bool:
 
 def write_json(path: Path, value) -> None:
     """Write JSON that reads well in a diff; the file appears only when complete."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8; the file appears only when complete."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_bytes(text.encode())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path):

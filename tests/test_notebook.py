@@ -136,6 +136,15 @@ def test_run_of_another_split_is_trained_and_measured_on_that_split(study, slice
     assert study.split_by == "patient" and patients_on_both_sides(study.split) == 0
 
 
+def test_explorer_gets_slices_of_any_size_and_the_atlas_of_the_study(study, monkeypatch):
+    monkeypatch.setattr(notebook.atlas, "load_or_build", lambda *arguments: arguments)
+    assert study.atlas("a run") == ("a run", study.slices, study.split, study.stamp, study.seed)
+    assert [study.slices_of(size).size for size in (16, 32)] == [16, 32]
+    assert study.slices_of(32).fingerprint == study.slices.fingerprint
+    kept = (study.data_folder / "processed").iterdir()
+    assert sorted(folder.name.split("-")[1] for folder in kept) == ["16", "32"]
+
+
 def test_check_states_what_it_has_checked(capsys):
     notebook.check("one is one", True)
     assert capsys.readouterr().out == "checked: one is one\n"

@@ -1,0 +1,195 @@
+"""What the explorer shows of one run, beside its weights: measured once and kept with the run.
+
+    data/pretrained/quick-beta1000/     a run folder (see train.py), weights in float16
+        atlas/
+            posterior.safetensors       mu and logvar of the training slices, (N, Z) float16
+            slices.csv                  which slices these are, and where UMAP puts them
+            atlas.json                  influence and names of the dimensions, UMAP's parameters
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cvae_utils import latents, metrics
+from cvae_utils.dataset import Slices
+from cvae_utils.storage import REPOSITORY, code_stamp, complete_folder, read_json, write_json
+from cvae_utils.train import RUN_FILES, Run, load_run
+
+#: Runs that come with the repository.
+PRETRAINED = REPOSITORY / "data" / "pretrained"
+TABLE_COLUMNS = ("patient", "group", "phase", "slice_index", "level", "crop_mm")
+FOLDER, FILES = "atlas", ("posterior.safetensors", "slices.csv", "atlas.json")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A run, its training slices in the latent space, and what its dimensions do.
+
+    posterior: q(z|x) of the N training slices. table: N rows, TABLE_COLUMNS and umap_1, umap_2.
+    ranking: latents.influence, most influential first; names: (Z,), what each dimension does;
+    active: dimensions with a KL above metrics.ACTIVE_KL, most informative first. umap: parameters
+    of the plane, and the error of latents.place in it. source: name of the data set; stamp: what
+    all of this was made from, in a line.
+    """
+
+    name: str
+    run: Run
+    posterior: latents.Posterior
+    table: pd.DataFrame
+    ranking: pd.DataFrame
+    names: list[str]
+    active: list[int]
+    umap: dict
+    source: str
+    stamp: str
+
+    @property
+    def beta(self) -> float:
+        return self.run.config["beta"]
+
+    @property
+    def plane(self) -> np.ndarray:
+        """UMAP of the training slices, (N, 2)."""
+        return self.table[["umap_1", "umap_2"]].to_numpy(dtype=np.float32)
+
+    def group_mean(self, group: str = "", phase: str = "") -> np.ndarray:
+        """Mean of mu over the training slices of a group and a phase (either may be ''), (Z,).
+
+        Raises ValueError if there is none.
+        """
+        chosen = self.table["group"].eq(group) | (not group)
+        chosen &= self.table["phase"].eq(phase) | (not phase)
+        if not chosen.any():
+            raise ValueError(f"expected a group and a phase of the training slices, found {group!r}"
+                             f" and {phase!r}")
+        return self.posterior.mu[chosen].mean(axis=0)
+
+
+def build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str,
+          seed: int = 0) -> Atlas:
+    """Measure what the explorer needs of a run on its training slices; UMAP takes seconds."""
+    training = slices.aligned[split["train"]]
+    posterior = latents.encode(run.model, training)
+    mean_shape = latents.decode(run.model, np.zeros((1, run.model.latent_dim)))[0]
+    traversals = latents.traverse_all(run.model)
+    names = latents.name_dimensions(latents.effects(traversals, metrics.describe(training)))
+    fitted = latents.fit_umap(posterior.mu, seed)
+    table = slices.table.iloc[split["train"]][list(TABLE_COLUMNS)].reset_index(drop=True)
+    table["umap_1"], table["umap_2"] = fitted.embedding_.T
+    return Atlas(
+        name=run.folder.name if run.folder else "run", run=run, posterior=posterior, table=table,
+        ranking=latents.influence(traversals, mean_shape), names=names["name"].tolist(),
+        active=run.results["kl_order"][:run.results["active_dimensions"]],
+        umap={"n_neighbors": fitted.n_neighbors, "min_dist": fitted.min_dist,
+              "random_state": seed} | placement_error(fitted, posterior.mu),
+        source=slices.source, stamp=stamp)
+
+
+def placement_error(fitted, mu: np.ndarray, count: int = 300, seed: int = 1) -> dict:
+    """How far latents.place is from `transform` of the fitted UMAP: median and 90th percentile.
+
+    In units of the plane. Tried where a hand on the sliders leads: one dimension anywhere in -3..3
+    from the origin, from a training slice and from a sample of the prior, `count` points together.
+    """
+    generator = np.random.default_rng(seed)
+    third, latent_dim = count // 3, mu.shape[1]
+    z = np.concatenate([np.zeros((third, latent_dim)), mu[generator.integers(len(mu), size=third)],
+                        generator.standard_normal((third, latent_dim))]).astype(np.float32)
+    moved = generator.integers(latent_dim, size=len(z))
+    z[np.arange(len(z)), moved] = generator.uniform(-latents.LIMIT, latents.LIMIT, len(z))
+    error = np.linalg.norm(latents.place(z, mu, fitted.embedding_) - fitted.transform(z), axis=1)
+    return {"error_median": float(np.median(error)), "error_p90": float(np.quantile(error, 0.9))}
+
+
+def load_or_build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str,
+                  seed: int = 0) -> Atlas:
+    """The atlas that lies in the run's folder, else it is made and kept there."""
+    code = code_stamp(sys.modules[__name__])  # that of latents and metrics is in the run's name
+    folder = run.folder / FOLDER
+    whole = all((folder / name).is_file() for name in FILES)
+    if not whole or read_json(folder / "atlas.json").get("code") != code:
+        made = build(run, slices, split, stamp, seed)
+        with complete_folder(folder) as partial:
+            _write(made, partial, code)
+    return load(run.folder, run)
+
+
+def _write(made: Atlas, folder: Path, code: str) -> None:
+    # Half precision: a thousandth of a value is far below what a picture or a histogram shows.
+    save_file({name: torch.from_numpy(value).half()
+               for name, value in made.posterior._asdict().items()},
+              folder / "posterior.safetensors")
+    made.table.to_csv(folder / "slices.csv", index=False, float_format="%.5g")
+    write_json(folder / "atlas.json", {
+        "ranking": made.ranking.to_dict("list"), "names": made.names, "active": made.active,
+        "umap": made.umap, "source": made.source, "stamp": made.stamp, "code": code})
+
+
+def load(folder: Path, run: Run | None = None) -> Atlas:
+    """Read a run folder with an atlas in it; `run` if it has been read already.
+
+    Raises FileNotFoundError or ValueError, with the remedy, if a file is missing, or if the atlas
+    is not of a run with so many latent dimensions.
+    """
+    run = run or load_run(folder)
+    if lacking := [name for name in FILES if not (folder / FOLDER / name).is_file()]:
+        raise FileNotFoundError(f"{folder / FOLDER}: expected {', '.join(lacking)}, but there is "
+                                "none. Make it with study.atlas(run), as notebook 04 does.")
+    try:
+        arrays = load_file(folder / FOLDER / "posterior.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder / FOLDER}: posterior.safetensors is broken ({error}). Delete "
+                         "this folder and make it again with study.atlas(run), as notebook 04 "
+                         "does.") from error
+    posterior = latents.Posterior(*(arrays[name].float().numpy()
+                                    for name in latents.Posterior._fields))
+    known = read_json(folder / FOLDER / "atlas.json")
+    # A patient may well be called NA.
+    table = pd.read_csv(folder / FOLDER / "slices.csv", keep_default_na=False)
+    sizes = {posterior.mu.shape[1], len(known["names"]), len(known["ranking"]["dimension"])}
+    if sizes != {run.model.latent_dim} or len(table) != len(posterior.mu):
+        raise ValueError(f"{folder / FOLDER}: expected an atlas of {run.model.latent_dim} latent "
+                         f"dimensions, as the run has, found one of {min(sizes)}, with "
+                         f"{len(posterior.mu)} slices in one file and {len(table)} in the other. "
+                         "Delete this folder and make it again with study.atlas(run), as notebook "
+                         "04 does.")
+    return Atlas(folder.name, run, posterior, table, pd.DataFrame(known["ranking"]),
+                 known["names"], known["active"], known["umap"], known["source"], known["stamp"])
+
+
+def pretrained(name: str, folder: Path = PRETRAINED) -> Atlas:
+    """A run that comes with the repository, by name: no training, no data set, no network.
+
+    Raises FileNotFoundError with the names that there are.
+    """
+    if name not in (names := [path.name for path in pretrained_folders(folder)]):
+        raise FileNotFoundError(f"{folder}: expected one of {', '.join(names) or 'none'}, found "
+                                f"{name!r}. Train a run with notebook 02 or 03.")
+    return load(folder / name)
+
+
+def pretrained_folders(folder: Path = PRETRAINED) -> list[Path]:
+    """The runs that come with the repository, highest beta first."""
+    found = [path.parent for path in folder.glob("*/config.json")]
+    return sorted(found, key=lambda path: (-read_json(path / "config.json")["beta"], path.name))
+
+
+def export(source: Atlas, name: str, folder: Path = PRETRAINED) -> None:
+    """Copy a run and its atlas to the runs that come with the repository, weights as float16."""
+    with complete_folder(folder / name) as partial:
+        for file in RUN_FILES:
+            shutil.copyfile(source.run.folder / file, partial / file)
+        shutil.copytree(source.run.folder / FOLDER, partial / FOLDER)
+        weights = load_file(partial / "model.safetensors")
+        save_file({key: value.half() for key, value in weights.items()},
+                  partial / "model.safetensors")
+        for table in ("history.csv", "steps.csv"):  # of these, fewer digits are enough
+            pd.read_csv(partial / table).to_csv(partial / table, index=False, float_format="%.4g")

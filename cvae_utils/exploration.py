@@ -1,0 +1,260 @@
+"""A walk through one run's latent space: where it started, where it is, and what is seen there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvae_utils import latents, metrics
+from cvae_utils.atlas import Atlas
+from cvae_utils.dataset import Slices
+from cvae_utils.labels import STRUCTURE_NAMES, STRUCTURES
+from cvae_utils.latents import LIMIT
+
+STRIP_STEPS = 13  # every 0.5 from -3 to 3
+
+
+@dataclass(frozen=True)
+class View:
+    """One latent point z (Z,) and all that is shown of it.
+
+    label_map, start_map: (S, S), the decoded heart and the one that the walk began with;
+    dimension: the selected one; strip: (STRIP_STEPS, S, S), its traversal through z; point (2,)
+    and path (STRIP_STEPS, 2): z and the strip in the UMAP plane; dice_to_mean: Dice of the heart to
+    the mean shape; measures: name and value of each live measurement.
+    """
+
+    z: np.ndarray
+    label_map: np.ndarray
+    start_map: np.ndarray
+    dimension: int
+    strip: np.ndarray
+    point: np.ndarray
+    path: np.ndarray
+    dice_to_mean: float
+    measures: Sequence[tuple[str, str]]
+
+    @property
+    def value(self) -> float:
+        return float(self.z[self.dimension])
+
+
+class SliceSearch:
+    """The slice of a set that overlaps best with a label map, by exhaustive search.
+
+    maps: (N, S, S). One bit a pixel and class, so that a thousand slices take well under a
+    millisecond.
+    """
+
+    def __init__(self, maps: np.ndarray):
+        self.bits = _bits(maps)                             # (N, 3, words)
+        self.sizes = np.bitwise_count(self.bits).sum(-1, dtype=np.int64)  # (N, 3)
+
+    def __call__(self, label_map: np.ndarray) -> tuple[int, float]:
+        """Row of the best slice, and its Dice as metrics.dice_per_slice has it; (S, S)."""
+        bits = _bits(label_map[None])
+        both = np.bitwise_count(self.bits & bits).sum(-1, dtype=np.int64)
+        total = self.sizes + np.bitwise_count(bits).sum(-1, dtype=np.int64)
+        present = np.maximum((total > 0).sum(axis=1), 1)
+        dice = (2 * both / np.maximum(total, 1)).sum(axis=1) / present
+        return int(dice.argmax()), float(dice.max())
+
+
+def _bits(maps: np.ndarray) -> np.ndarray:
+    """Label maps (N, S, S) -> one-hot structures, 64 pixels a word, (N, 3, S * S / 64) uint64."""
+    one_hot = np.stack([maps == label for label in STRUCTURES], axis=1)
+    return np.packbits(one_hot.reshape(*one_hot.shape[:2], -1), axis=-1).view(np.uint64)
+
+
+class Exploration:
+    """The state of an explorer: a run (`atlas`), a point `z` (Z,), the selected `dimension`, and
+    the `start` (Z,) whose heart is drawn as an outline, with its name in `start_name`.
+
+    labels: called with a picture's side in pixels, gives the aligned slices (dataset.Slices) that a
+    walk can start from; without it there are no patients and no nearest training slice.
+    """
+
+    def __init__(self, atlas: Atlas, labels: Callable[[int], Slices] | None = None):
+        self._labels = labels
+        self.slices: Slices | None = None
+        self._training: dict[str, SliceSearch | None] = {}
+        self.open(atlas)
+
+    # ------------------------------------------------------------------------- going somewhere
+    def open(self, atlas: Atlas) -> None:
+        """Another run, at its mean heart. If that raises, everything stays as it was."""
+        if self.slices is not None:
+            self._read_labels(atlas.run.model.size)
+        self.atlas = atlas
+        self._training.clear()
+        self.order = ([d for d in atlas.ranking["dimension"] if d in atlas.active]
+                      + [d for d in atlas.ranking["dimension"] if d not in atlas.active])
+        self.dimension = self.order[0]
+        self._mean_shape = self._decode(np.zeros((1, self.latent_dim)))[0]
+        self._strip_key = None
+        self.begin(np.zeros(self.latent_dim), "mean heart")
+
+    @property
+    def latent_dim(self) -> int:
+        return self.atlas.run.model.latent_dim
+
+    def begin(self, z: np.ndarray, name: str, crop_mm: float | None = None) -> None:
+        """Start again from z (Z,). crop_mm: side of the slice it comes from; generated hearts have
+        none, and then nothing is said in millimetres."""
+        self.z = np.asarray(z, dtype=np.float32).copy()
+        self.start, self.start_name, self.crop_mm = self.z.copy(), name, crop_mm
+        self._way: tuple[np.ndarray, np.ndarray] | None = None
+        self.share = 0.0  # of the way from ED to ES
+        self._start_map = self.decode()
+
+    def move(self, dimension: int, value: float) -> None:
+        """Select a dimension and give it a value."""
+        self.dimension = dimension
+        self.z[dimension] = value
+
+    def back(self) -> None:
+        """Return to the start."""
+        self.z = self.start.copy()
+        if self._way:
+            self.share, self.crop_mm = 0.0, self._way_mm[0]
+
+    def to_group(self, group: str, phase: str) -> None:
+        """Start from the mean of mu over training slices of a group and a phase ('' is any)."""
+        name = " ".join(filter(None, (group or "all groups", phase)))
+        self.begin(self.atlas.group_mean(group, phase), f"mean of {name}")
+
+    def to_random(self, generator: np.random.Generator) -> None:
+        """Start from a sample of the prior, N(0, I)."""
+        self.begin(generator.standard_normal(self.latent_dim), "a sample of N(0, I)")
+
+    def load_labels(self) -> Slices:
+        """The slices to start from, of this run's size; the first time this may take seconds.
+
+        Raises ValueError if there are none.
+        """
+        return self._read_labels(self.atlas.run.model.size)
+
+    def _read_labels(self, size: int) -> Slices:
+        if self._labels is None:
+            raise ValueError("expected label data to start from, but this explorer was made "
+                             "without: Explorer(atlases, labels=study.slices_of)")
+        if self.slices is None or self.slices.size != size:
+            self.slices = self._labels(size)
+        return self.slices
+
+    def to_slice(self, ed: int, es: int | None = None) -> None:
+        """Start from a slice, encoded: row `ed` of load_labels(). es: the same slice at end
+        systole; `along` then walks from one to the other."""
+        slices = self.load_labels()
+        row = slices.table.iloc[ed]
+        mu = latents.encode(self.atlas.run.model,
+                            slices.aligned[[ed] if es is None else [ed, es]]).mu
+        self.begin(mu[0], f"{row.patient} {row.phase}, slice {row.slice_index}", row.crop_mm)
+        if es is not None:
+            self._way = mu[0], mu[1]
+            self._way_mm = row.crop_mm, slices.table.iloc[es].crop_mm
+
+    @property
+    def has_way(self) -> bool:
+        """Whether the walk started from a slice that is known at ED and at ES."""
+        return self._way is not None
+
+    def along(self, share: float) -> None:
+        """Go to a share of the straight way from ED (0) to ES (1); what was edited stays edited."""
+        if self._way is None:
+            return
+        self.z = self.z + np.float32(share - self.share) * (self._way[1] - self._way[0])
+        self.share = share
+        self.crop_mm = (1 - share) * self._way_mm[0] + share * self._way_mm[1]
+
+    # ------------------------------------------------------------------------- what is there
+    def view(self) -> View:
+        """All there is to see of z."""
+        label_map = self.decode()
+        strip, path = self.strip()
+        return View(z=self.z.copy(), label_map=label_map, start_map=self._start_map,
+                    dimension=self.dimension, strip=strip, point=self.place(), path=path,
+                    dice_to_mean=self.dice_to_mean(label_map), measures=self.measure(label_map))
+
+    def _decode(self, z: np.ndarray) -> np.ndarray:
+        return latents.decode(self.atlas.run.model, z)
+
+    def decode(self) -> np.ndarray:
+        """The heart at z, (S, S)."""
+        return self._decode(self.z[None])[0]
+
+    def place(self) -> np.ndarray:
+        """z in the UMAP plane, (2,)."""
+        return latents.place(self.z[None], self.atlas.posterior.mu, self.atlas.plane)[0]
+
+    def strip(self) -> tuple[np.ndarray, np.ndarray]:
+        """The traversal of the selected dimension through z, (STRIP_STEPS, S, S), and its path in
+        the UMAP plane. It stays the same while only that dimension moves."""
+        path = np.repeat(self.z[None], STRIP_STEPS, axis=0)
+        path[:, self.dimension] = np.linspace(-LIMIT, LIMIT, STRIP_STEPS)
+        if path.tobytes() != self._strip_key:
+            self._strip = self._decode(path), latents.place(path, self.atlas.posterior.mu,
+                                                            self.atlas.plane)
+            self._strip_key = path.tobytes()
+        return self._strip
+
+    def sweep(self, frames: int) -> np.ndarray:
+        """Hearts (frames, S, S) of the selected dimension from -3 to 3 and back, through z."""
+        values = LIMIT * -np.cos(np.linspace(0, 2 * np.pi, frames, endpoint=False))
+        path = np.repeat(self.z[None], frames, axis=0)
+        path[:, self.dimension] = values
+        return self._decode(path)
+
+    def dice_to_mean(self, label_map: np.ndarray) -> float:
+        """Dice of a heart (S, S) to the mean shape."""
+        return float(metrics.dice_per_slice(label_map[None], self._mean_shape[None])[0])
+
+    def measure(self, label_map: np.ndarray) -> list[tuple[str, str]]:
+        """Name and value of each live measurement of a heart (S, S)."""
+        side, wall = len(label_map), metrics.describe(label_map[None])["wall"][0]
+        pixels = dict(zip(STRUCTURE_NAMES, metrics.areas(label_map[None])[0]))
+        if self.crop_mm is None:
+            rows = [(f"{name} area", f"{100 * count / side**2:.1f} % of picture")
+                    for name, count in pixels.items()]
+            thickness = f"{100 * wall:.1f} % of its side"
+        else:
+            mm2 = (self.crop_mm / side) ** 2
+            rows = [(f"{name} area", f"{count * mm2:.0f} mm\N{SUPERSCRIPT TWO}")
+                    for name, count in pixels.items()]
+            thickness = f"{wall * self.crop_mm:.1f} mm"
+        rows = [("start", self.start_name), *rows,
+                ("wall thickness", thickness if pixels["MYO"] else "none"),
+                ("anatomy", "; ".join(metrics.broken_rules(label_map)) or "valid"),
+                ("nearest training slice", self.nearest(label_map))]
+        if beyond := np.flatnonzero(np.abs(self.z) > LIMIT + 0.05).tolist():
+            shown = ", ".join(f"z{d} {self.z[d]:.1f}" for d in beyond[:3])
+            rows.append((f"beyond \N{PLUS-MINUS SIGN}{LIMIT:g}",
+                         shown + (f" and {len(beyond) - 3} more" if len(beyond) > 3 else "")))
+        return rows
+
+    def nearest(self, label_map: np.ndarray) -> str:
+        """The training slice that overlaps best with a heart (S, S), or what is lacking for it."""
+        if self.slices is None:
+            return "needs the labels: load patients" if self._labels else "needs the labels"
+        if self.atlas.name not in self._training:
+            rows = training_rows(self.atlas, self.slices)
+            self._training[self.atlas.name] = (
+                None if rows is None else SliceSearch(self.slices.aligned[rows]))
+        search = self._training[self.atlas.name]
+        if search is None:
+            return f"needs the {self.atlas.source} labels"
+        row, dice = search(label_map)
+        found = self.atlas.table.iloc[row]
+        return f"Dice {dice:.2f} ({found.patient}, {found.phase}, slice {found.slice_index})"
+
+
+def training_rows(atlas: Atlas, slices: Slices) -> np.ndarray | None:
+    """Which rows of `slices` the run was trained on, in the atlas's order, (N,); None if they are
+    not all there, as with another data set."""
+    keys = ["patient", "phase", "slice_index"]
+    if slices.source != atlas.source:
+        return None
+    rows = slices.table[keys].reset_index().merge(atlas.table[keys].reset_index(), on=keys,
+                                                  suffixes=("_slice", "_atlas"))
+    found = rows.set_index("index_atlas")["index_slice"].reindex(range(len(atlas.table)))
+    return None if found.isna().any() else found.to_numpy(dtype=int)
