@@ -1,97 +1,430 @@
-"""Sliders: choose a latent dimension, move it, and see the heart that the decoder makes of it."""
+"""The latent explorer: a slider per latent dimension, and panels that follow every move.
 
-import io
+Only standard widgets and PNG pictures, so it needs no network and no extension. A move is decoded,
+measured, placed in the UMAP plane and drawn; until that is done the browser holds back further
+events of a slider, and then sends the newest alone, so pictures never lag behind the hand.
+"""
+
+import contextlib
+import html
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import ipywidgets as widgets
+import nibabel
 import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
+from PIL import Image
 
-from cvae_utils import latents
-from cvae_utils.figures import tile
-from cvae_utils.labels import colourise
-from cvae_utils.train import Run
+from cvae_utils import panels
+from cvae_utils.atlas import Atlas, load
+from cvae_utils.dataset import Slices
+from cvae_utils.exploration import Exploration, View
+from cvae_utils.figures import save_figure
+from cvae_utils.labels import GROUPS, colourise
+from cvae_utils.latents import LIMIT
+from cvae_utils.panels import Histogram, Influence, Live, Plane
+from cvae_utils.storage import output_root
 
-HEART_PIXELS = 288
-STRIP_STEPS = 9
+STEP = 0.1
+FRAME_MS = 100
+#: Values of one sweep, a slider's step each: up, down past the start, and back to it.
+SWEEP = np.round(STEP * np.concatenate([np.arange(0, 30), np.arange(30, -30, -1),
+                                        np.arange(-30, 0)]), 1)
+GIF_FRAMES, GIF_MS, GIF_PIXELS = 48, 80, 256
+NO_RUN = ("<b>There is no trained run to explore.</b> Train one with notebook 02, or bring back "
+          "those that come with the repository: <code>git checkout data/pretrained</code>.")
+
+STYLE = """<style>
+.cvae-explorer .widget-label {font-size: 12px}
+.cvae-explorer .widget-inline-hbox .widget-label {text-align: left}
+.cvae-slider .widget-label {overflow: hidden; text-overflow: ellipsis}
+.cvae-selected {background: #FBE3D3; border-radius: 3px}
+.cvae-explorer img {background: white; image-rendering: pixelated; object-fit: contain}
+.cvae-heart {border: 1px solid #DDDDDD}
+.cvae-measures {font-size: 12px; line-height: 1.3}
+.cvae-measures td {padding: 1px 8px 1px 0; vertical-align: top}
+</style>"""
 
 
-def png(rgb: np.ndarray, height: int, mark: tuple[int, int] | None = None) -> bytes:
-    """RGB picture (H, W, 3) -> PNG bytes, enlarged to `height` without smoothing.
+def _label(text: str) -> widgets.Label:
+    return widgets.Label(text, layout=widgets.Layout(width="64px"))
 
-    mark: first and last column, in pixels of the small picture, to underline in black.
+
+class Explorer:
+    """The dashboard; `widget` is what a notebook displays, `figure()` its still twin.
+
+    runs: atlases, or folders to read them from when they are chosen; the first that can be used
+    opens. A run that cannot be used is named in the panel, with what to do. labels: see
+    Exploration. exports: folder for exported files, by default data/exports.
     """
-    # Pillow and not pyplot: widget callbacks run in a thread of their own, where pyplot loses
-    # pictures, and this is also faster.
-    scale = height / rgb.shape[0]
-    picture = Image.fromarray(rgb).resize((round(rgb.shape[1] * scale), height), Image.NEAREST)
-    if mark:
-        ImageDraw.Draw(picture).rectangle(
-            (mark[0] * scale, height - 5, mark[1] * scale, height), fill="black")
-    buffer = io.BytesIO()
-    picture.save(buffer, format="png", compress_level=1)
-    return buffer.getvalue()
 
+    def __init__(self, runs: Sequence[Atlas | Path],
+                 labels: Callable[[int], Slices] | None = None, exports: Path | None = None):
+        self.widget = widgets.VBox([widgets.HTML(STYLE)])
+        self.widget.add_class("cvae-explorer")
+        self.message = widgets.HTML()
+        self.exports = exports or output_root() / "data" / "exports"
+        self.generator = np.random.default_rng(0)
+        self._runs = list(runs)
+        self._panels: dict[int, tuple[Live, ...]] = {}  # by the run's place in the list
+        self._drawn_strip = None, None
+        self._start_again: Callable[[], None] | None = None
+        self._following = True  # False while controls are set by the explorer, not by a hand
+        problems = []
+        for index in range(len(self._runs)):
+            try:
+                first = self._read(index)
+                break
+            except (ValueError, OSError) as error:
+                problems.append(f"<b>{html.escape(str(error))}</b>")
+        else:
+            self.message.value = "<br>".join(problems) or NO_RUN
+            self.widget.children += (self.message,)
+            return
+        self.state = Exploration(first, labels)
+        self._make_controls()
+        self._make_pictures()
+        self.widget.children += self._layout()
+        with self._set_controls():
+            self.run.value = index
+        self._open(index)
+        self.message.value = "<br>".join(problems)
+        self.refresh()
 
-class SliderPanel:
-    """Any latent dimension from -3 to 3: the decoded heart beside the dimension's traversal.
+    def _read(self, index: int) -> Atlas:
+        """The atlas of a run of the list, read when it is first asked for."""
+        if isinstance(self._runs[index], Path):
+            self._runs[index] = load(self._runs[index])
+        return self._runs[index]
 
-    names: {dimension: text}, in the order of the drop-down list, most influential first. `widget`
-    is what a notebook displays.
-    """
+    # ----------------------------------------------------------------------------- widgets
+    def _make_controls(self) -> None:
+        wide, full = widgets.Layout(width="396px"), widgets.Layout(width="400px")
+        key = {"description_width": "64px"}
+        short, half = widgets.Layout(width="106px"), widgets.Layout(width="160px")
 
-    def __init__(self, run: Run, names: dict[int, str]):
-        self.run = run
-        self.z = np.zeros((1, run.model.latent_dim), dtype=np.float32)
-        self.dimension = widgets.Dropdown(
-            options=[(f"z{d}  {name}", d) for d, name in names.items()], description="dimension",
-            layout=widgets.Layout(width="360px"))
-        self.value = widgets.FloatSlider(
-            min=-latents.LIMIT, max=latents.LIMIT, step=0.1, description="value",
-            continuous_update=True, layout=widgets.Layout(width="360px"))
-        self.keep = widgets.Checkbox(description="keep the other dimensions where they are",
-                                     indent=False)
-        self.reset = widgets.Button(description="mean heart")
-        self.heart, self.strip = (
-            widgets.Image(format="png", layout=widgets.Layout(border="1px solid #CCCCCC"))
+        def button(text, act, tooltip="", layout=short):
+            made = widgets.Button(description=text, tooltip=tooltip or text, layout=layout)
+            made.on_click(lambda _: self._act(act))
+            return made
+
+        self.run = widgets.Dropdown(description="run", layout=wide, style=key, options=[
+            (run.name, index) for index, run in enumerate(self._runs)])
+        self.run.add_class("cvae-run")
+        self.dimension = widgets.Dropdown(description="dimension", layout=wide, style=key)
+        self.dimension.add_class("cvae-dimension")
+        self.play = widgets.Play(min=0, max=len(SWEEP) - 1, interval=FRAME_MS, show_repeat=False,
+                                 repeat=True, layout=widgets.Layout(width="116px"))
+        self.mean = button("mean heart", self._to_mean, "start from z = 0")
+        self.random = button("random", self._to_random, "start from a sample of N(0, I)")
+        self.reset = button("back to start", self.state.back, "undo all moves since the start")
+        self.group = widgets.Dropdown(options=[("choose group", "-"), ("all", ""),
+                                               *((g, g) for g in GROUPS)], layout=short)
+        self.phase = widgets.Dropdown(options=[("ED and ES", ""), ("ED", "ED"), ("ES", "ES")],
+                                      layout=short)
+        self.load = button("load patients", self._load, "read the label data to start from",
+                           layout=widgets.Layout(width="324px"))
+        self.patient = widgets.Dropdown(layout=half)
+        self.slice = widgets.Dropdown(layout=half)
+        self.way = widgets.FloatSlider(min=0, max=1, step=0.02, description="ED to ES",
+                                       readout_format=".2f", layout=wide, style=key)
+        self.way.add_class("cvae-way")
+        self.downloads = widgets.HBox([_label("export"), *(
+            button(text, lambda export=export: self._say(export()), f"write {text} to data/exports")
+            for text, export in (("heart PNG", self.export_png), ("heart NIfTI", self.export_nifti),
+                                 ("sweep GIF", self.export_gif),
+                                 ("panels PNG", self.export_panels)))])
+        self.sliders: list[widgets.FloatSlider] = []
+        self.listed, self.folded = (
+            widgets.VBox(layout=widgets.Layout(max_height="300px", overflow="hidden auto"))
             for _ in range(2))
-        self.heart.add_class("cvae-heart")
-        self.strip.add_class("cvae-strip")
-        self.dimension.observe(self._choose, names="value")
-        self.value.observe(self._move, names="value")
-        self.reset.on_click(self._to_mean)
-        self.widget = widgets.HBox([
-            self.heart,
-            widgets.VBox([self.dimension, self.value, widgets.HBox([self.keep, self.reset]),
-                          self.strip]),
-        ])
-        self._choose()
+        self.fold = widgets.Accordion([self.folded], selected_index=None, layout=full)
+        for control, act in ((self.run, lambda: self._open(self.run.value)),
+                             (self.dimension, self._select),
+                             (self.group, self._to_group), (self.phase, self._to_group),
+                             (self.patient, self._list_slices), (self.slice, self._to_slice),
+                             (self.way, lambda: self.state.along(round(self.way.value, 2))),
+                             (self.play, self._play)):
+            control.observe(lambda _, act=act: self._act(act), "value")
+        self.play.observe(self._start_play, "playing")
 
-    def _choose(self, _=None) -> None:
-        """Another dimension: bring the slider to its value and draw its traversal."""
-        if not self.keep.value:
-            self.z[:] = 0
-        d = self.dimension.value
-        path = np.repeat(self.z, STRIP_STEPS, axis=0)
-        path[:, d] = np.linspace(-latents.LIMIT, latents.LIMIT, STRIP_STEPS)
-        self._strip = tile(latents.decode(self.run.model, path)[None])
-        before, self.value.value = self.value.value, round(float(self.z[0, d]), 1)
-        if before == self.value.value:
-            self._draw()  # the slider did not move, so it has not called _move
+    def _make_pictures(self) -> None:
+        def image(name, width, height):
+            made = widgets.Image(format="png", layout=widgets.Layout(
+                width=f"{width}px", height=f"{height}px", flex="0 0 auto"))
+            made.add_class(f"cvae-{name}")
+            return made
 
-    def _move(self, _=None) -> None:
-        self.z[0, self.dimension.value] = self.value.value
-        self._draw()
+        self.heart = image("heart", panels.HEART_PIXELS, panels.HEART_PIXELS)
+        self.strip = image("strip", panels.STRIP_WIDTH, panels.STRIP_HEIGHT)
+        self.pictures = {kind: image(kind.__name__.lower(), round(kind.width * panels.PANEL_DPI),
+                                     round(kind.height * panels.PANEL_DPI))
+                         for kind in (Plane, Influence, Histogram)}
+        self.measures = widgets.HTML()
+        self.note, width = widgets.HTML(), f"{panels.STRIP_WIDTH}px"
+        self.note.layout.width = self.message.layout.width = width
 
-    def _to_mean(self, _=None) -> None:
-        self.z[:] = 0
-        keep, self.keep.value = self.keep.value, False
-        self._choose()
-        self.keep.value = keep
+    def _layout(self) -> tuple[widgets.Widget, ...]:
+        plane, influence, histogram = self.pictures.values()
+        self.chosen = widgets.VBox([widgets.HBox([_label("patient"), self.patient, self.slice]),
+                                    self.way])
+        self.chosen.layout.display = "none"
+        self.unread = widgets.HBox([_label("patient"), self.load])
+        left = widgets.VBox([
+            self.run, self.dimension, widgets.HBox([_label("sweep"), self.play]),
+            widgets.HBox([_label("start"), self.mean, self.random, self.reset]),
+            widgets.HBox([_label("mean of"), self.group, self.phase]), self.unread, self.chosen,
+            self.listed, self.fold, self.measures,
+        ], layout=widgets.Layout(width="410px", flex="0 0 auto"))
+        right = widgets.VBox([widgets.HBox([self.heart, plane]), self.strip,
+                              widgets.HBox([influence, histogram]), self.downloads, self.message,
+                              self.note])
+        return (widgets.HBox([left, right]),)
 
-    def _draw(self) -> None:
-        side = self.run.model.size
-        heart = latents.decode(self.run.model, self.z)[0]
-        self.heart.value = png(colourise(heart), HEART_PIXELS)
-        share = (self.value.value + latents.LIMIT) / (2 * latents.LIMIT)
-        left = 2 + round(share * (STRIP_STEPS - 1)) * (side + 2)
-        self.strip.value = png(self._strip, 76, mark=(left, left + side))
+    # ------------------------------------------------------------------------------ actions
+    def _act(self, act: Callable[[], None]) -> None:
+        """Do what a control asks for, then show where that leads; say so if it cannot be done."""
+        if not self._following:
+            return
+        self.message.value = ""
+        try:
+            act()
+        except (ValueError, OSError) as error:
+            self.message.value = f"<b>{html.escape(str(error))}</b>"
+        self.refresh()
+
+    @contextlib.contextmanager
+    def _set_controls(self):
+        """Within this, changed controls are not moves of a hand."""
+        before, self._following = self._following, False
+        try:
+            yield
+        finally:
+            self._following = before
+
+    def _open(self, index: int) -> None:
+        """Show a run of the list.
+
+        A patient's slice and the mean of a group are where the same walk starts in the new run;
+        else the place that each slider has in the list keeps its value.
+        """
+        try:
+            atlas = self._read(index)
+            self.state.open(atlas)
+        except (ValueError, OSError):
+            with self._set_controls():
+                self.run.value = self._opened
+            raise
+        self._opened = index
+        values = [slider.value for slider in self.sliders]
+        if self._start_again:
+            try:
+                self._start_again()
+            except (ValueError, OSError) as error:  # then it opens at its mean heart
+                self._start_again = None
+                self.message.value = f"<b>{html.escape(str(error))}</b>"
+        elif len(values) == self.state.latent_dim:
+            self.state.z[self.state.order] = values
+        elif values:
+            self.message.value = (f"this run has {self.state.latent_dim} latent dimensions, the "
+                                  f"last one had {len(values)}: it opens at its mean heart")
+        if index not in self._panels:
+            self._panels[index] = tuple(Live(kind, atlas) for kind in self.pictures)
+        with self._set_controls():
+            self._name_sliders()
+        error = atlas.umap["error_p90"]
+        self.note.value = (
+            f'<div class="cvae-measures">{html.escape(atlas.stamp)}. UMAP plane: mean of the '
+            f"nearest training slices; dashed circle: 90 % of points lie within {error:.2f} of "
+            f"where UMAP itself puts them (median {atlas.umap['error_median']:.2f}).</div>")
+
+    def _name_sliders(self) -> None:
+        """One slider a dimension, named, the inactive ones folded away."""
+        state, names = self.state, self._names()
+        if len(self.sliders) != state.latent_dim:
+            layout, style = widgets.Layout(width="380px"), {"description_width": "210px"}
+            self.sliders = [widgets.FloatSlider(min=-LIMIT, max=LIMIT, step=STEP, style=style,
+                                                layout=layout, readout_format=".1f")
+                            for _ in range(state.latent_dim)]
+            for place, slider in enumerate(self.sliders):
+                slider.add_class("cvae-slider")
+                slider.observe(lambda change, place=place: self._move(place, change["new"]),
+                               "value")
+        for d, slider in zip(state.order, self.sliders):
+            slider.description, slider.tooltip = names[d], names[d]
+        active = len(state.atlas.active)
+        self.listed.children = self.sliders[:active]
+        self.folded.children = self.sliders[active:]
+        self.fold.set_title(0, f"{state.latent_dim - active} inactive dimensions")
+        self.fold.layout.display = "none" if active == state.latent_dim else ""
+        self.dimension.options = [(names[d], d) for d in state.order]
+
+    def _names(self) -> dict[int, str]:
+        atlas = self.state.atlas
+        return {d: f"z{d}  {atlas.names[d] if d in atlas.active else 'inactive'}"
+                for d in self.state.order}
+
+    def _move(self, place: int, value: float) -> None:
+        dimension, value = self.state.order[place], round(value, 1)
+        # A browser answers a slider that is set here with the same value but for the last digits.
+        if value != self._shown(dimension):
+            self._act(lambda: self.state.move(dimension, value))
+
+    def _shown(self, dimension: int) -> float:
+        """Where the slider of a dimension stands: at its end if the value is beyond."""
+        return round(float(np.clip(self.state.z[dimension], -LIMIT, LIMIT)), 1)
+
+    def _select(self) -> None:
+        self.state.dimension = self.dimension.value
+
+    def _start_play(self, change) -> None:
+        """Let a sweep go on from where the slider is."""
+        if change["new"]:
+            frame = int(np.abs(SWEEP - self.state.z[self.state.dimension]).argmin())
+            with self._set_controls():
+                self.play.value = frame
+
+    def _play(self) -> None:
+        self.state.move(self.state.dimension, SWEEP[self.play.value])
+
+    def _to_mean(self) -> None:
+        self.state.begin(np.zeros(self.state.latent_dim), "mean heart")
+        self._start_is(None)
+
+    def _to_random(self) -> None:
+        self.state.to_random(self.generator)
+        self._start_is(None)
+
+    def _to_group(self) -> None:
+        if self.group.value != "-":
+            self.state.to_group(self.group.value, self.phase.value)
+            self._start_is(self._to_group)
+
+    def _start_is(self, again: Callable[[], None] | None) -> None:
+        """Remember how to start so in another run; lists that have no part in it are emptied, so
+        that choosing the same entry again is a choice."""
+        self._start_again = again
+        with self._set_controls():
+            if again != self._to_group:
+                self.group.value = "-"
+            if again != self._to_slice:
+                self.patient.value = None
+                self.slice.options = ()
+
+    def _load(self) -> None:
+        self.message.value = "reading the label data ..."
+        slices = self.state.load_labels()
+        patients = slices.table.drop_duplicates("patient")
+        with self._set_controls():
+            self.patient.options = [(f"{row.patient} ({row.group})", row.patient)
+                                    for row in patients.itertuples()]
+            self.patient.value = None
+        self.unread.layout.display, self.chosen.layout.display = "none", ""
+        self.message.value = (f"{len(patients)} patients ({slices.source}): choose one to start "
+                              "from")
+
+    def _list_slices(self) -> None:
+        """The slices of the chosen patient: those at ED with, if there is one, their row at ES."""
+        table = self.state.slices.table
+        rows = table[table["patient"] == self.patient.value]
+        ed, es = ({k: i for i, k in rows.loc[rows["phase"] == phase, "slice_index"].items()}
+                  for phase in ("ED", "ES"))
+        options = [(f"slice {k}, ED and ES" if k in es else f"slice {k}, ED only",
+                    (i, es.get(k))) for k, i in ed.items()]
+        options += [(f"slice {k}, ES only", (i, None)) for k, i in es.items() if k not in ed]
+        with self._set_controls():
+            self.slice.options = options
+            self.slice.index = len(options) // 2
+        self._to_slice()
+
+    def _to_slice(self) -> None:
+        if self.slice.value:
+            self.state.to_slice(*self.slice.value)
+            self._start_is(self._to_slice)
+
+    # ----------------------------------------------------------------------------- pictures
+    def refresh(self) -> None:
+        """Draw what there is to see, and bring every control to where the state is."""
+        view = self.state.view()
+        self.draw(view)
+        self.follow(view)
+
+    def draw(self, view: View) -> None:
+        """Send the pictures of a view to the browser, the heart first."""
+        self.heart.value = panels.png(panels.heart_picture(view))
+        if self._drawn_strip[0] is not view.strip:  # while one dimension moves, it stays
+            self._drawn_strip = view.strip, panels.strip_background(view.strip)
+        self.strip.value = panels.png(panels.strip_picture(self._drawn_strip[1], view.value))
+        for image, live in zip(self.pictures.values(), self._panels[self._opened]):
+            image.value = live.png(view)
+        self.measures.value = panels.measures_html(view.measures)
+
+    def follow(self, view: View) -> None:
+        """Bring sliders and lists to the state."""
+        state = self.state
+        with self._set_controls():
+            for d, slider in zip(state.order, self.sliders):
+                if round(slider.value, 1) != self._shown(d):
+                    slider.value = self._shown(d)
+                selected = "cvae-selected" in slider._dom_classes
+                if selected != (d == view.dimension):
+                    (slider.remove_class if selected else slider.add_class)("cvae-selected")
+            self.dimension.value = view.dimension
+            self.way.disabled, self.way.value = not state.has_way, state.share
+
+    def figure(self) -> Figure:
+        """All panels in one still figure."""
+        return panels.twin(self.state.view(), self.state.atlas, self._title())
+
+    def _title(self) -> str:
+        return (rf"$\beta$ = {self.state.atlas.beta:g}, started from {self.state.start_name}: "
+                + self._names()[self.state.dimension].replace("  ", ", "))
+
+    # ------------------------------------------------------------------------------ exports
+    def export_png(self) -> Path:
+        """The heart as a picture, with the outline of the start."""
+        path = self._file("heart", "png")
+        path.write_bytes(panels.png(panels.heart_picture(self.state.view())))
+        return path
+
+    def export_nifti(self) -> Path:
+        """The heart as a label map, (S, S, 1) uint8, axes L and P as in ACDC.
+
+        The pixel size is that of the slice it started from; a generated heart has none, and gets
+        that of the training slices' median crop. Which of the two is written into the header.
+        """
+        state, path = self.state, self._file("heart", "nii.gz")
+        label_map = state.decode()
+        crop_mm = state.crop_mm or float(state.atlas.table["crop_mm"].median())
+        spacing = crop_mm / len(label_map)
+        # Rows are y and columns x: turned back, the array has the axes (x, y).
+        image = nibabel.Nifti1Image(label_map.T[:, :, None], np.diag([-spacing, -spacing, 1, 1]))
+        image.header.set_xyzt_units("mm")
+        image.header["descrip"] = (b"pixel size of the slice it started from" if state.crop_mm else
+                                   b"pixel size: median of the training slices")
+        nibabel.save(image, path)
+        return path
+
+    def export_gif(self) -> Path:
+        """The sweep of the selected dimension through the current heart, as an endless GIF."""
+        path = self._file(f"sweep-z{self.state.dimension}", "gif")
+        frames = [Image.fromarray(colourise(heart)).resize((GIF_PIXELS, GIF_PIXELS), Image.NEAREST)
+                  for heart in self.state.sweep(GIF_FRAMES)]
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=GIF_MS, loop=0)
+        return path
+
+    def export_panels(self) -> Path:
+        """All panels as one figure."""
+        path = self._file("panels", "png")
+        save_figure(self.figure(), path)
+        return path
+
+    def _file(self, kind: str, ending: str) -> Path:
+        self.exports.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return self.exports / f"{self.state.atlas.name}-{kind}-{stamp}.{ending}"
+
+    def _say(self, path: Path) -> None:
+        self.message.value = f"written: <code>{html.escape(str(path))}</code>"

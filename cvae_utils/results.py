@@ -1,6 +1,7 @@
 """The numbers of a study in one JSON file, and the README's tables made from it.
 
     python -m cvae_utils.results        rewrites the tables of README.md from figures/results.json
+                                        and benchmarks/results.json
 """
 
 import math
@@ -106,13 +107,32 @@ def readme_tables(results: dict) -> dict[str, str]:
     return tables
 
 
-def update_readme(readme: Path, results: dict) -> None:
+def benchmark_tables(results: dict) -> dict[str, str]:
+    """The same for benchmarks/results.json."""
+    browser, kernel = results["explorer_browser"], results["explorer_kernel"]
+    film, drag = browser["film"], browser["drag"]
+    rows = [[title, f"{browser[name]['median']:.0f} ms", f"{browser[name]['p95']:.0f} ms"]
+            for title, name in (("the new heart", "heart_ms"), ("all five panels", "all_ms"),
+                                ("the plain way, one figure drawn anew", "plain_ms"))]
+    parts = ", ".join(f"{name} {cost:.1f}" for name, cost in kernel["parts_ms"].items())
+    return {"latency": markdown_table(["from a key press to ...", "median", "95 % within"], rows)
+            + f"\n\n{browser['moves']} moves of a slider in JupyterLab, Chromium "
+            f"{browser['browser'].split('.')[0]} ({browser['machine']}; run {browser['run']}). "
+            f"{film['empty']} of {film['frames']} filmed frames had an empty panel. "
+            f"Of a drag of {drag['events']:.0f} mouse events, {drag['pictures']:.0f} are drawn, "
+            f"the last one {drag['lag_ms']['median']:.0f} ms after the hand stops (at most "
+            f"{drag['lag_ms']['max']:.0f}). The kernel's share is {kernel['move_ms']['median']:.0f}"
+            f" ms a move (95 %: {kernel['move_ms']['p95']:.0f}): {parts}. `benchmarks/` has the "
+            "scripts."}
+
+
+def update_readme(readme: Path, tables: dict[str, str]) -> None:
     """Rewrite what stands between `<!-- table:name -->` and `<!-- end -->` for every table.
 
     Raises ValueError if a table has no place in the file.
     """
     text = readme.read_text(encoding="utf-8")
-    for name, table in readme_tables(results).items():
+    for name, table in tables.items():
         pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text,
                               flags=re.DOTALL)
@@ -122,4 +142,6 @@ def update_readme(readme: Path, results: dict) -> None:
 
 
 if __name__ == "__main__":
-    update_readme(REPOSITORY / "README.md", read_json(REPOSITORY / "figures" / FILE_NAME))
+    update_readme(REPOSITORY / "README.md",
+                  readme_tables(read_json(REPOSITORY / "figures" / FILE_NAME))
+                  | benchmark_tables(read_json(REPOSITORY / "benchmarks" / FILE_NAME)))

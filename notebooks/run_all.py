@@ -71,8 +71,8 @@ def main(chosen: list[str]) -> None:
     if timed:
         study.record(minutes=minutes, machine=storage.machine())
     if in_place and not chosen:
-        results.update_readme(storage.REPOSITORY / "README.md",
-                              storage.read_json(study.figure_folder / results.FILE_NAME))
+        found = storage.read_json(study.figure_folder / results.FILE_NAME)
+        results.update_readme(storage.REPOSITORY / "README.md", results.readme_tables(found))
 
 
 if __name__ == "__main__":

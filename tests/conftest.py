@@ -1,8 +1,10 @@
 """A tiny phantom, its slices and a tiny profile, made once for all tests."""
 
+import contextlib
 import os
 from pathlib import Path
 
+import lab
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,14 @@ def real_source():
         pytest.skip("ACDC_ROOT is not set: point it at ACDC's labels of patients 001-100")
     root = (REPOSITORY / Path(REAL_ROOT).expanduser()).resolve()
     return dataset.open_source("ACDC", root)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a network; what needs it is skipped where there is none."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(lab.chromium())
+        except lab.NoBrowser as error:
+            pytest.skip(str(error))
+        yield found

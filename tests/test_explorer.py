@@ -1,98 +1,588 @@
-"""The sliders, moved as a user would."""
+"""The explorer, moved as a hand would move it."""
 
 import io
+import itertools
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from test_exploration import halved, heart, small_atlas, unit
 
-from cvae_utils import explorer, latents
-from cvae_utils.explorer import HEART_PIXELS, STRIP_STEPS, SliderPanel
+from cvae_utils import explorer, latents, panels
+from cvae_utils.acdc import DataError
+from cvae_utils.atlas import load_or_build
+from cvae_utils.explorer import SWEEP, Explorer
 from cvae_utils.labels import colourise
-from cvae_utils.train import Run
+from cvae_utils.latents import Posterior
+from cvae_utils.storage import read_json, write_json
+from cvae_utils.train import load_run
+
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture
-def panel(untrained):
-    run = Run(untrained, {}, None, None, {}, {})
-    return SliderPanel(run, {3: "size", 0: "wall", 1: "RV"})
+def atlas(slices, split):
+    return small_atlas(slices, split)
+
+
+@pytest.fixture
+def other(slices, split):
+    """Of the same size as `atlas`, with other values, and its dimensions in another order."""
+    made = small_atlas(slices, split, name="other", stamp="Data: other hearts", active=[1, 2])
+    return replace(made, ranking=made.ranking.assign(dimension=[1, 2, 3, 0, 5, 4]),
+                   posterior=Posterior(made.posterior.mu + 1, made.posterior.logvar))
+
+
+@pytest.fixture
+def panel(atlas, tmp_path):
+    return Explorer([atlas], exports=tmp_path / "exports")
+
+
+@pytest.fixture
+def patients(atlas, slices, tmp_path):
+    """An explorer whose patients have been read."""
+    made = Explorer([atlas], lambda size: slices, tmp_path / "exports")
+    made.load.click()
+    return made
 
 
 def decoded(image):
     return np.asarray(Image.open(io.BytesIO(image.value)))
 
 
-def heart_of(panel, z):
-    """The picture that belongs to z, at the decoder's own size."""
-    return colourise(latents.decode(panel.run.model, np.asarray(z, dtype=np.float32)[None])[0])
-
-
 def shown_heart(panel):
-    step = HEART_PIXELS // 32
+    """The picture at the decoder's own size: beside the outline, in the middle of each pixel."""
+    step = 320 // panel.state.atlas.run.model.size
     return decoded(panel.heart)[step // 2::step, step // 2::step]
 
 
-def test_panel_opens_on_the_mean_heart_and_the_first_dimension(panel):
-    assert panel.dimension.value == 3 and panel.dimension.label == "z3  size"
-    assert panel.value.value == 0 and not panel.z.any()
-    assert decoded(panel.heart).shape == (HEART_PIXELS, HEART_PIXELS, 3)
-    assert (shown_heart(panel) == heart_of(panel, np.zeros(6))).all()
-    width = 2 + STRIP_STEPS * 34
-    assert decoded(panel.strip).shape == (76, round(width * 76 / 36), 3)
+def shows(panel, z):
+    return (shown_heart(panel) == colourise(heart(panel.state.atlas.run.model, z))).all()
 
 
-def test_moving_the_slider_shows_the_heart_at_that_value(panel):
-    heart, strip = panel.heart.value, panel.strip.value
-    panel.value.value = 2.0
-    assert panel.z.tolist() == [[0, 0, 0, 2, 0, 0]]
-    assert panel.heart.value != heart and panel.strip.value != strip
-    assert (shown_heart(panel) == heart_of(panel, [0, 0, 0, 2, 0, 0])).all()
+def pictures(panel):
+    images = {"heart": panel.heart, "strip": panel.strip,
+              **{kind.__name__: image for kind, image in panel.pictures.items()}}
+    return {name: image.value for name, image in images.items()}
 
 
-@pytest.mark.parametrize(("value", "step"), [(-3.0, 0), (0.0, 4), (3.0, 8)])
-def test_strip_marks_the_step_nearest_to_the_value(panel, value, step):
-    panel.value.value = value
-    bottom = decoded(panel.strip)[-1]
-    black = np.flatnonzero((bottom == 0).all(axis=-1)) * 36 / 76
-    assert black.min() == pytest.approx(2 + step * 34, abs=1)
-    assert black.max() == pytest.approx(34 + step * 34, abs=1)
+def values(panel):
+    return [slider.value for slider in panel.sliders]
 
 
-def test_another_dimension_starts_from_the_mean_heart(panel):
-    panel.value.value = 2.0
-    strip = panel.strip.value
-    panel.dimension.value = 0
-    assert not panel.z.any() and panel.value.value == 0
-    assert (shown_heart(panel) == heart_of(panel, np.zeros(6))).all()
-    assert panel.strip.value != strip
+def selected(panel):
+    return [k for k, s in enumerate(panel.sliders) if "cvae-selected" in s._dom_classes]
 
 
-def test_other_dimensions_are_kept_on_request(panel):
-    panel.keep.value = True
-    panel.value.value = 2.0
-    panel.dimension.value = 1
-    assert panel.z.tolist() == [[0, 0, 0, 2, 0, 0]] and panel.value.value == 0
-    panel.value.value = -1.5
-    assert panel.z.tolist() == [[0, -1.5, 0, 2, 0, 0]]
-    assert (shown_heart(panel) == heart_of(panel, [0, -1.5, 0, 2, 0, 0])).all()
-    panel.dimension.value = 3  # and back: the slider stands where it was left
-    assert panel.value.value == 2 and panel.z.tolist() == [[0, -1.5, 0, 2, 0, 0]]
+def everything(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from everything(child)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_reset_brings_back_the_mean_heart(panel, keep):
-    panel.keep.value = keep
-    panel.value.value = 2.0
-    panel.dimension.value = 1
-    panel.value.value = -1.0
+def said(panel):
+    """What a panel without a run says."""
+    return " ".join(getattr(w, "value", "") for w in panel.widget.children[1:])
+
+
+# ------------------------------------------------------------------------------------- at first
+def test_explorer_opens_on_the_mean_heart_and_the_strongest_dimension(panel):
+    assert shows(panel, np.zeros(6)) and values(panel) == [0] * 6
+    assert [s.description for s in panel.listed.children] == [
+        "z3  effect 3", "z0  effect 0", "z5  effect 5"]
+    assert [s.description for s in panel.folded.children] == [
+        "z1  inactive", "z4  inactive", "z2  inactive"]
+    assert panel.fold.get_title(0) == "3 inactive dimensions" and panel.fold.selected_index is None
+    assert panel.dimension.value == 3 and panel.dimension.label == "z3  effect 3"
+    assert selected(panel) == [0] and panel.message.value == "" and panel.way.disabled
+    assert panel.run.label == "small" and "Data: small hearts" in panel.note.value
+    assert "0.50" in panel.note.value  # the error of the plane
+    assert all(bytes(image).startswith(b"\x89PNG") for image in pictures(panel).values())
+
+
+def test_nothing_is_folded_away_where_every_dimension_is_active(atlas):
+    panel = Explorer([replace(atlas, active=[0, 1, 2, 3, 4, 5])])
+    assert len(panel.listed.children) == 6 and panel.fold.layout.display == "none"
+
+
+def test_only_standard_widgets_are_used(panel):
+    made = list(everything(panel.widget))
+    assert panel.heart in made and set(panel.sliders) < set(made)
+    assert {type(widget).__module__.partition(".")[0] for widget in made} == {"ipywidgets"}
+
+
+# ----------------------------------------------------------------------------------- the sliders
+def test_moving_a_slider_moves_the_point_and_every_panel(panel):
+    before = pictures(panel)
+    panel.sliders[1].value = 2.0
+    assert panel.state.z.tolist() == unit(0, 2.0).tolist() and shows(panel, unit(0, 2.0))
+    assert panel.dimension.value == 0 and selected(panel) == [1]
+    after = pictures(panel)
+    assert [name for name in before if before[name] == after[name]] == []
+    panel.sliders[4].value = -1.3  # an inactive one, far down the list
+    assert panel.state.z[4] == pytest.approx(-1.3) and panel.dimension.value == 4
+    assert values(panel) == [0, 2, 0, 0, -1.3, 0]
+
+
+def test_strip_is_drawn_again_only_when_it_changes(panel, monkeypatch):
+    draw, drawn = panels.strip_background, itertools.count()
+    monkeypatch.setattr(panels, "strip_background", lambda strip: (next(drawn), draw(strip))[1])
+    for place, value in ((0, 0.5), (0, 1.0), (0, -2.0)):
+        before = panel.strip.value
+        panel.sliders[place].value = value
+        assert panel.strip.value != before  # the mark
+    assert next(drawn) == 0
+    panel.sliders[1].value = 1.0
+    assert next(drawn) == 2
+
+
+@pytest.mark.parametrize("echo", [0.3 - 1e-12, 0.1 + 0.2, 0.34])
+def test_echo_of_a_slider_is_no_move(panel, monkeypatch, echo):
+    panel.sliders[0].value = 0.3
+    panel.sliders[1].value = 1.0
+    monkeypatch.setattr(panel, "draw", None)
+    panel.sliders[0].value = echo
+    assert panel.dimension.value == 0 and selected(panel) == [1]
+    assert panel.state.z[3] == np.float32(0.3)
+
+
+@pytest.mark.parametrize(("z", "slider", "echo"), [(4.2, 3, 3 - 1e-12), (-5, -3, -3 + 1e-12),
+                                                   (0.234, 0.2, 0.1 + 0.1)])
+def test_value_that_no_slider_can_show_is_kept(atlas, z, slider, echo):
+    atlas.posterior.mu[:] = unit(0, z)
+    panel = Explorer([atlas])
+    panel.group.value = ""
+    assert panel.sliders[1].value == slider and panel.state.z[0] == pytest.approx(z, abs=1e-4)
+    panel.sliders[1].value = echo
+    assert panel.state.z[0] == pytest.approx(z, abs=1e-4) and panel.dimension.value == 3
+    panel.sliders[1].value = 1.0
+    assert panel.state.z[0] == 1
+
+
+def test_selecting_a_dimension_moves_nothing(panel):
+    panel.sliders[0].value = 1.0
+    before = pictures(panel)
+    panel.dimension.value = 5
+    after = pictures(panel)
+    assert values(panel) == [1, 0, 0, 0, 0, 0] and selected(panel) == [2]
+    assert [name for name in before if before[name] == after[name]] == ["heart"]
+
+
+# ---------------------------------------------------------------------------- where a walk starts
+def test_buttons_lead_to_a_start_and_back_to_it(panel):
+    panel.random.click()
+    start = np.random.default_rng(0).standard_normal(6)
+    assert panel.state.z == pytest.approx(start) and shows(panel, start)
+    assert values(panel) == pytest.approx(np.clip(start, -3, 3).round(1)[panel.state.order])
+    at_start = pictures(panel)
+    panel.sliders[0].value = 3.0
     panel.reset.click()
-    assert not panel.z.any() and panel.value.value == 0 and panel.keep.value == keep
-    assert (shown_heart(panel) == heart_of(panel, np.zeros(6))).all()
+    assert panel.state.z == pytest.approx(start) and pictures(panel) == at_start
+    panel.random.click()
+    assert panel.state.z != pytest.approx(start)
+    panel.mean.click()
+    assert values(panel) == [0] * 6 and panel.state.start_name == "mean heart"
 
 
-def test_png_is_enlarged_without_smoothing_and_marked_in_black():
-    rgb = np.array([[[255, 0, 0], [0, 255, 0]]] * 2, dtype=np.uint8)
-    picture = np.asarray(Image.open(io.BytesIO(explorer.png(rgb, 40, mark=(1, 2)))))
-    assert picture.shape == (40, 40, 3)
-    assert np.unique(picture[:30].reshape(-1, 3), axis=0).tolist() == [[0, 255, 0], [255, 0, 0]]
-    assert (picture[-5:, 20:] == 0).all() and (picture[-5:, :19] == [255, 0, 0]).all()
+def test_mean_of_a_group_and_a_phase_is_a_start(panel, atlas):
+    panel.phase.value = "ES"  # of which group is not yet said
+    assert not panel.state.z.any()
+    for group, phase in (("DCM", "ES"), ("DCM", ""), ("", "")):
+        panel.group.value, panel.phase.value = group, phase
+        assert panel.state.z == pytest.approx(atlas.group_mean(group, phase))
+        assert shows(panel, panel.state.start)
+    assert "mean of all groups" in panel.measures.value
+
+
+@pytest.mark.parametrize("button", ["mean", "random"])
+def test_the_same_group_or_slice_can_be_chosen_again(patients, atlas, button):
+    patients.group.value = "DCM"
+    getattr(patients, button).click()
+    assert patients.group.value == "-"
+    patients.group.value = "DCM"
+    assert patients.state.z == pytest.approx(atlas.group_mean("DCM"))
+    patients.patient.value = patient = patients.patient.options[0][1]
+    encoded = patients.state.z.copy()
+    getattr(patients, button).click()
+    assert patients.patient.value is None
+    patients.patient.value = patient
+    assert patients.state.z == pytest.approx(encoded)
+
+
+def test_group_without_slices_is_said_and_leads_nowhere(atlas):
+    panel = Explorer([replace(atlas, table=atlas.table.assign(group="NOR"))])
+    panel.sliders[0].value = 1.0
+    before = pictures(panel)
+    panel.group.value = "DCM"
+    assert "found &#x27;DCM&#x27;" in panel.message.value and pictures(panel) == before
+    panel.group.value = "NOR"
+    assert panel.message.value == "" and panel.state.start_name == "mean of NOR"
+
+
+# ------------------------------------------------------------------------------------- the sweep
+def test_sweep_passes_both_ends_in_the_steps_of_a_slider():
+    assert (SWEEP.min(), SWEEP.max(), len(SWEEP)) == (-3, 3, 120)
+    assert np.abs(np.diff([*SWEEP, SWEEP[0]])) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("value", "following"), [(0, [0.1, 0.2]), (1.5, [1.6, 1.7]),
+                                                  (3, [2.9, 2.8]), (-3, [-2.9, -2.8])])
+def test_sweep_goes_on_from_where_the_slider_is(panel, value, following):
+    panel.sliders[0].value = 1.0
+    panel.dimension.value = 5
+    panel.sliders[2].value = value
+    panel.play.playing = True
+    assert panel.sliders[2].value == value
+    for expected in following:
+        panel.play.value += 1
+        assert values(panel) == pytest.approx([1, 0, expected, 0, 0, 0]) and selected(panel) == [2]
+        assert panel.state.z[5] == pytest.approx(expected)
+    assert shows(panel, panel.state.z)
+
+
+# -------------------------------------------------------------------------------------- the runs
+def test_another_run_keeps_the_values_by_their_place_in_the_list(atlas, other):
+    panel = Explorer([atlas, other])
+    assert [label for label, _ in panel.run.options] == ["small", "other"]
+    panel.sliders[0].value, panel.sliders[3].value = 2.0, -1.5
+    panel.run.value = 1
+    assert panel.state.order == [1, 2, 3, 0, 5, 4] and len(panel.listed.children) == 2
+    assert values(panel) == [2, 0, 0, -1.5, 0, 0]
+    assert panel.state.z.tolist() == [-1.5, 2, 0, 0, 0, 0] and shows(panel, panel.state.z)
+    assert panel.sliders[0].description == "z1  effect 1"
+    assert panel.fold.get_title(0) == "4 inactive dimensions"
+    assert panel.dimension.value == 1 and selected(panel) == [0]
+    assert "Data: other hearts" in panel.note.value and panel.message.value == ""
+    panel.sliders[0].value = 0.0
+    assert panel.state.z[1] == 0  # and no longer z3
+
+
+@pytest.mark.parametrize("leave", ["mean", "random"])
+def test_mean_of_a_group_is_found_in_the_other_run(atlas, other, leave):
+    panel = Explorer([atlas, other])
+    panel.group.value = "HCM"
+    panel.run.value = 1
+    assert panel.state.z == pytest.approx(other.group_mean("HCM"))
+    assert panel.state.start_name == "mean of HCM"
+    getattr(panel, leave).click()  # from there on it is not the group's mean
+    panel.sliders[0].value = 1.0
+    kept = values(panel)
+    panel.run.value = 0
+    assert values(panel) == kept and panel.state.start_name == "mean heart"
+
+
+def test_slice_is_encoded_by_the_other_run(atlas, slices, split):
+    small = small_atlas(slices, split, name="of 16 pixels", size=16)
+    panel = Explorer([atlas, small], lambda size: {32: slices, 16: halved(slices)}[size])
+    panel.load.click()
+    panel.patient.value = "patient003"
+    panel.way.value = 0.5
+    ed = panel.slice.value[0]
+    panel.run.value = 1
+    assert panel.state.z == pytest.approx(
+        latents.encode(small.run.model, halved(slices).aligned[[ed]]).mu[0], abs=1e-4)
+    assert panel.way.value == 0 and not panel.way.disabled and shows(panel, panel.state.z)
+
+
+def test_run_of_another_latent_size_gets_its_own_sliders(atlas, slices, split):
+    panel = Explorer([atlas, small_atlas(slices, split, name="of four", latent_dim=4)])
+    panel.sliders[0].value = 2.0
+    panel.run.value = 1
+    assert "4 latent dimensions, the last one had 6" in panel.message.value
+    assert len(panel.listed.children) == 2 and len(panel.folded.children) == 2
+    assert values(panel) == [0] * 4 and shows(panel, np.zeros(4))
+    panel.sliders[3].value = 1.0
+    assert panel.state.z.tolist() == [0, 0, 1, 0] and panel.message.value == ""
+    panel.run.value = 0
+    assert len(panel.sliders) == 6 and shows(panel, np.zeros(6))
+
+
+def test_runs_of_one_name_have_each_their_own_panels(atlas, other):
+    panel = Explorer([atlas, replace(other, name="small")])
+    panel.run.value = 1
+    alone = Explorer([other])
+    assert pictures(panel) == pictures(alone)
+
+
+# ---------------------------------------------------------------------------------- the patients
+def test_patients_are_read_at_a_click(atlas, slices):
+    asked = []
+    panel = Explorer([atlas], lambda size: asked.append(size) or slices)
+    assert panel.chosen.layout.display == "none" and "needs the labels" in panel.measures.value
+    assert asked == []
+    panel.load.click()
+    assert asked == [32] and panel.unread.layout.display == "none"
+    assert panel.chosen.layout.display == "" and panel.patient.value is None
+    assert panel.patient.options[2] == ("patient003 (DCM)", "patient003")
+    assert len(panel.patient.options) == 10 and "10 patients (phantom)" in panel.message.value
+    assert not panel.state.z.any() and "needs the labels" not in panel.measures.value
+
+
+def test_patient_is_encoded_slice_by_slice(patients, atlas, slices):
+    def encoded(row):
+        return pytest.approx(latents.encode(atlas.run.model, slices.aligned[[row]]).mu[0],
+                             abs=1e-4)
+
+    table = slices.table
+    rows = table[(table["patient"] == "patient003") & (table["phase"] == "ED")]
+    patients.patient.value = "patient003"
+    assert [label.partition(",")[0] for label, _ in patients.slice.options] == [
+        f"slice {k}" for k in rows["slice_index"]]
+    middle = rows.index[len(rows) // 2]
+    assert patients.slice.value[0] == middle and patients.state.z == encoded(middle)
+    assert f"patient003 ED, slice {table['slice_index'][middle]}" in patients.measures.value
+    assert " mm²" in patients.measures.value
+    patients.slice.index = 1
+    assert patients.state.z == encoded(rows.index[1]) and shows(patients, patients.state.z)
+    patients.mean.click()
+    assert " mm²" not in patients.measures.value
+
+
+def test_slices_of_one_phase_alone_are_offered_too(atlas, slices):
+    table = slices.table[(slices.table["patient"] == "patient001")
+                         & slices.table["slice_index"].isin([3, 4, 5])]
+    phases = table.set_index(["phase", "slice_index"]).index
+    rows = table.index[(phases != ("ED", 3)) & (phases != ("ES", 5))]
+    few = replace(slices, aligned=slices.aligned[rows],
+                  table=slices.table.loc[rows].reset_index(drop=True))
+    panel = Explorer([atlas], lambda size: few)
+    panel.load.click()
+    panel.patient.value = "patient001"
+    assert panel.slice.options == (("slice 4, ED and ES", (0, 3)), ("slice 5, ED only", (1, None)),
+                                   ("slice 3, ES only", (2, None)))
+    assert panel.state.start_name == "patient001 ED, slice 5" and panel.way.disabled
+    panel.slice.index = 2
+    assert panel.state.start_name == "patient001 ES, slice 3" and panel.way.disabled
+    panel.slice.index = 0
+    assert not panel.way.disabled
+
+
+def test_way_slider_walks_from_ed_to_es(patients, atlas, slices):
+    patients.patient.value = "patient003"
+    rows = list(patients.slice.value)
+    ed, es = latents.encode(atlas.run.model, slices.aligned[rows]).mu
+    before = pictures(patients)
+    patients.way.value = 1
+    assert patients.state.z == pytest.approx(es, abs=1e-4) and pictures(patients) != before
+    assert values(patients) == pytest.approx(np.clip(es, -3, 3)[patients.state.order], abs=0.051)
+    patients.way.value = 0.5
+    patients.reset.click()
+    assert patients.state.z == pytest.approx(ed, abs=1e-4) and patients.way.value == 0
+    patients.way.value = 0.5
+    assert patients.state.z == pytest.approx((ed + es) / 2, abs=1e-4)
+    patients.slice.index -= 1
+    assert patients.way.value == 0 and patients.state.z == pytest.approx(patients.state.start)
+
+
+def test_explorer_without_labels_says_how_to_get_them(panel):
+    before = pictures(panel)
+    panel.load.click()
+    assert "labels=study.slices_of" in panel.message.value and pictures(panel) == before
+    assert panel.unread.layout.display != "none"
+    panel.sliders[0].value = 1.0
+    assert panel.message.value == ""
+
+
+# --------------------------------------------------------------------------------------- exports
+@pytest.fixture
+def exported(panel, tmp_path):
+    """Press an export button of a panel away from its start, and get the one file written."""
+    def press(text, of=panel):
+        button, = (b for b in of.downloads.children if getattr(b, "description", "") == text)
+        button.click()
+        path, = (tmp_path / "exports").iterdir()
+        assert str(path) in of.message.value and path.name.startswith("small-")
+        return path
+
+    panel.sliders[1].value = 2.0
+    return press
+
+
+def test_heart_is_exported_as_it_is_shown(panel, exported):
+    path = exported("heart PNG")
+    assert path.suffix == ".png"
+    assert (np.asarray(Image.open(path)) == decoded(panel.heart)).all()
+
+
+def test_heart_is_exported_as_a_label_map(panel, atlas, exported):
+    image = nibabel.load(exported("heart NIfTI"))
+    found, label_map = np.asarray(image.dataobj), heart(atlas.run.model, unit(0, 2.0))
+    assert found.shape == (32, 32, 1) and found.dtype == image.get_data_dtype() == np.uint8
+    assert all(found[x, y, 0] == label_map[y, x] for x in range(32) for y in range(32))
+    assert (label_map != label_map.T).any()
+    assert image.header.get_zooms()[:2] == pytest.approx([atlas.table["crop_mm"].median() / 32] * 2)
+    assert nibabel.aff2axcodes(image.affine) == ("L", "P", "S")
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert b"median" in image.header["descrip"].item()
+
+
+def test_label_map_of_a_patient_has_the_pixels_of_its_slice(patients, slices, exported):
+    patients.patient.value = "patient003"
+    image = nibabel.load(exported("heart NIfTI", patients))
+    crop_mm = slices.table["crop_mm"][patients.slice.value[0]]
+    assert image.header.get_zooms()[:2] == pytest.approx([crop_mm / 32] * 2)
+    assert b"slice it started from" in image.header["descrip"].item()
+
+
+def test_sweep_is_exported_as_an_endless_gif(panel, atlas, exported):
+    path = exported("sweep GIF")
+    assert "-sweep-z0-" in path.name
+    with Image.open(path) as found:
+        durations, frames = [], []
+        for k in range(found.n_frames):
+            found.seek(k)
+            durations.append(found.info["duration"])
+            frames.append(np.asarray(found.convert("RGB")))
+        assert found.info["loop"] == 0  # for ever
+    # Two frames in a row that are alike become one that is shown for longer.
+    assert sum(durations) == explorer.GIF_FRAMES * explorer.GIF_MS and len(frames) > 30
+    assert frames[0].shape == (explorer.GIF_PIXELS, explorer.GIF_PIXELS, 3)
+    assert (frames[0][4::8, 4::8] == colourise(heart(atlas.run.model, unit(0, -3)))).mean() > 0.998
+
+
+def test_panels_are_exported_as_one_picture(panel, exported):
+    with Image.open(exported("panels PNG")) as found:
+        assert found.format == "PNG" and min(found.size) > 900
+    figure = panel.figure()
+    assert figure.get_suptitle() == r"$\beta$ = 10, started from mean heart: z0, effect 0"
+    assert figure.get_supxlabel() == "Data: small hearts"
+
+
+def test_files_go_to_the_output_folder(atlas, tmp_path, monkeypatch):
+    monkeypatch.setenv("CVAE_OUT", str(tmp_path / "out"))
+    written = Explorer([atlas]).export_png()
+    assert written.parent == tmp_path / "out" / "data" / "exports" and written.is_file()
+
+
+def test_export_that_cannot_be_written_is_said(atlas, tmp_path):
+    (tmp_path / "taken").touch()
+    panel = Explorer([atlas], exports=tmp_path / "taken")
+    panel.downloads.children[1].click()
+    assert "taken" in panel.message.value and "written" not in panel.message.value
+
+
+# ------------------------------------------------------------------------- runs that do not open
+@pytest.fixture(scope="module")
+def whole(run, slices, split, tmp_path_factory):
+    """The folder of a finished run, with an atlas for which no UMAP was compiled."""
+    kept = load_run(shutil.copytree(run.folder, tmp_path_factory.mktemp("whole") / "kept"),
+                    torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latents, "fit_umap", lambda mu, seed: SimpleNamespace(
+            embedding_=mu[:, :2], n_neighbors=7, min_dist=0.25, transform=lambda z: z[:, :2]))
+        load_or_build(kept, slices, split, "Data: kept hearts")
+    return kept.folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """The same, to be spoilt."""
+    return shutil.copytree(whole, tmp_path / "kept")
+
+
+def lose_everything(folder):
+    shutil.rmtree(folder)
+
+
+def lose_the_atlas(folder):
+    shutil.rmtree(folder / "atlas")
+
+
+def break_the_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"not weights")
+
+
+def break_the_posterior(folder):
+    (folder / "atlas" / "posterior.safetensors").write_bytes(b"not a posterior")
+
+
+def shrink_the_atlas(folder):
+    known = read_json(folder / "atlas" / "atlas.json")
+    write_json(folder / "atlas" / "atlas.json", known | {"names": known["names"][:4]})
+
+
+PROBLEMS = pytest.mark.parametrize(("spoil", "remedy"), [
+    (lose_everything, "Train it with notebook 02 or 03"),
+    (lose_the_atlas, "Make it with study.atlas(run)"),
+    (break_the_weights, "Train the run again"),
+    (break_the_posterior, "again with study.atlas(run)"),
+    (shrink_the_atlas, "expected an atlas of 6 latent dimensions"),
+])
+
+
+def test_folder_of_a_run_is_read_when_it_is_chosen(atlas, folder):
+    panel = Explorer([atlas, folder])
+    panel.run.value = 1
+    assert panel.run.label == "kept" and "Data: kept hearts" in panel.note.value
+    lose_everything(folder)
+    panel.run.value = 0
+    panel.run.value = 1
+    assert "Data: kept hearts" in panel.note.value and panel.message.value == ""
+
+
+def test_explorer_without_a_run_says_where_to_get_one():
+    panel = Explorer([])
+    assert "no trained run" in said(panel) and "git checkout data/pretrained" in said(panel)
+
+
+@PROBLEMS
+def test_explorer_whose_only_run_is_broken_says_so(folder, spoil, remedy):
+    spoil(folder)
+    panel = Explorer([folder])
+    assert str(folder) in said(panel) and remedy in said(panel)
+
+
+@PROBLEMS
+def test_explorer_opens_on_the_first_run_that_is_whole(atlas, folder, spoil, remedy):
+    spoil(folder)
+    panel = Explorer([folder, atlas])
+    assert panel.run.label == "small" and shows(panel, np.zeros(6))
+    assert str(folder) in panel.message.value and remedy in panel.message.value
+    panel.sliders[0].value = 1.0
+    assert panel.state.z[3] == 1 and panel.message.value == ""
+
+
+@PROBLEMS
+def test_run_that_does_not_open_leaves_the_one_that_is(atlas, folder, spoil, remedy):
+    panel = Explorer([atlas, folder])
+    panel.sliders[0].value = 2.0
+    before = pictures(panel)
+    spoil(folder)
+    panel.run.value = 1
+    assert str(folder) in panel.message.value and remedy in panel.message.value
+    assert panel.run.value == 0 and pictures(panel) == before
+    panel.sliders[0].value = 1.0
+    assert shows(panel, unit(3, 1.0))
+
+
+def test_run_for_which_there_are_no_slices_leaves_the_one_that_is(atlas, slices, split):
+    def labels(size):
+        if size == 32:
+            return slices
+        raise DataError("no labels of this size")
+
+    panel = Explorer([atlas, small_atlas(slices, split, name="of 16 pixels", size=16)], labels)
+    panel.load.click()
+    panel.patient.value = "patient003"
+    before = pictures(panel)
+    panel.run.value = 1
+    assert "no labels of this size" in panel.message.value
+    assert panel.run.value == 0 and pictures(panel) == before
+    panel.sliders[0].value = 1.0
+    assert panel.state.z[3] == 1 and shows(panel, panel.state.z)
+
+
+def test_run_without_the_group_opens_at_its_mean_heart(atlas, other):
+    only = replace(other, table=other.table.assign(group="NOR"))
+    panel = Explorer([atlas, only])
+    panel.group.value = "DCM"
+    panel.run.value = 1
+    assert "found &#x27;DCM&#x27;" in panel.message.value
+    assert panel.run.label == "other" and shows(panel, np.zeros(6))
+    assert panel.sliders[0].description == "z1  effect 1"
+    assert pictures(panel) == pictures(Explorer([only]))

@@ -7,6 +7,7 @@ import pytest
 
 from cvae_utils import results
 from cvae_utils.results import beside_report, readme_tables, record, update_readme
+from cvae_utils.storage import REPOSITORY, read_json
 
 RUN = {
     **{f"{part}_dice{end}": value for part in ("test", "unrotated")
@@ -95,12 +96,12 @@ def readme(path, names):
 
 def test_tables_are_written_between_their_markers_and_nowhere_else(study, tmp_path):
     path = readme(tmp_path / "README.md", readme_tables(study))
-    update_readme(path, study)
+    update_readme(path, readme_tables(study))
     text = path.read_text(encoding="utf-8")
     assert "old table" not in text and text.startswith("# Title\n") and text.endswith("\nafter\n")
     for name, table in readme_tables(study).items():
         assert f"before {name}\n<!-- table:{name} -->\n{table}\n<!-- end -->" in text
-    update_readme(path, study)
+    update_readme(path, readme_tables(study))
     assert path.read_text(encoding="utf-8") == text
 
 
@@ -108,7 +109,7 @@ def test_empty_places_are_filled_each_with_its_own_table(study, tmp_path):
     path = tmp_path / "README.md"
     tables = readme_tables(study)
     path.write_text("".join(f"<!-- table:{name} -->\n<!-- end -->\n" for name in tables))
-    update_readme(path, study)
+    update_readme(path, readme_tables(study))
     assert path.read_text() == "".join(f"<!-- table:{name} -->\n{table}\n<!-- end -->\n"
                                        for name, table in tables.items())
 
@@ -118,11 +119,21 @@ def test_table_without_its_place_is_refused(study, tmp_path):
     path = readme(tmp_path / "README.md", names[:-1])
     before = path.read_text()
     with pytest.raises(ValueError, match=f"README.md: expected one place marked table:{names[-1]}"):
-        update_readme(path, study)
+        update_readme(path, readme_tables(study))
     assert path.read_text() == before
     twice = readme(tmp_path / "TWICE.md", [*names, names[0]])
     with pytest.raises(ValueError, match="found 2"):
-        update_readme(twice, study)
+        update_readme(twice, readme_tables(study))
+
+
+def test_benchmarks_have_a_table_of_their_own_that_fits_its_file():
+    """The file is there in the repository, written by the scripts beside it."""
+    found = read_json(REPOSITORY / "benchmarks" / "results.json")
+    table = results.benchmark_tables(found)["latency"]
+    browser = found["explorer_browser"]
+    assert f"| the new heart | {browser['heart_ms']['median']:.0f} ms |" in table
+    assert f"{browser['film']['empty']} of {browser['film']['frames']} filmed frames" in table
+    assert table in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def test_table_in_markdown():

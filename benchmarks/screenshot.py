@@ -1,0 +1,47 @@
+"""The README's picture of the explorer: JupyterLab in Chromium, written to figures/explorer.png.
+
+    python benchmarks/screenshot.py
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+from lab import chromium, jupyter_lab, run_notebook  # noqa: E402
+
+CELL = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from cvae_utils.atlas import pretrained_folders
+from cvae_utils.explorer import Explorer
+explorer = Explorer(pretrained_folders())
+explorer.group.value, explorer.phase.value = "HCM", "ED"
+explorer.sliders[0].value = 1.5
+explorer.sliders[1].value = -1.2
+explorer.widget
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root, settings = Path(folder) / "root", Path(folder) / "settings"
+        root.mkdir()
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(book, root / "explorer.ipynb")
+        with jupyter_lab(root, settings) as url_of, chromium() as browser:
+            page = browser.new_page(viewport={"width": 1500, "height": 1400})
+            run_notebook(page, url_of("explorer.ipynb"))
+            page.wait_for_timeout(1500)
+            box = page.locator(".cvae-explorer").bounding_box()
+            strip = page.locator("img.cvae-strip").bounding_box()
+            box["width"] = strip["x"] + strip["width"] + 6 - box["x"]  # the rest is empty
+            page.screenshot(path=REPOSITORY / "figures" / "explorer.png", clip=box)
+
+
+if __name__ == "__main__":
+    main()

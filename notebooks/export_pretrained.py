@@ -1,0 +1,27 @@
+"""Write what comes with the repository: data/pretrained, and figures/explorer.html made of it.
+
+    ACDC_ROOT=/path/to/acdc CVAE_PROFILE=quick python notebooks/export_pretrained.py
+
+Runs that notebooks 02 and 03 have left in data/runs are taken from there, others are trained.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cvae_utils import atlas, page  # noqa: E402
+from cvae_utils.notebook import begin  # noqa: E402
+from cvae_utils.storage import REPOSITORY  # noqa: E402
+
+BETAS = (1.0, 10.0, 1000.0)
+
+if __name__ == "__main__":
+    study = begin("pretrained")
+    if study.source.name != "ACDC":
+        raise SystemExit("expected ACDC labels, found only the phantom: set ACDC_ROOT")
+    for beta in BETAS:
+        atlas.export(study.atlas(study.run(beta)), f"{study.profile.name}-beta{beta:g}")
+    runs = [atlas.load(folder) for folder in atlas.pretrained_folders()]
+    # The page opens on its last run: the one whose origin is a heart.
+    page.write(runs[::-1], REPOSITORY / "figures" / "explorer.html")

@@ -1,0 +1,328 @@
+"""The page of the explorer, in a browser without network."""
+
+import json
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cvae_utils import atlas, latents, metrics, page, train
+from cvae_utils.atlas import Atlas
+from cvae_utils.labels import GROUPS
+from cvae_utils.storage import REPOSITORY
+from cvae_utils.train import Run
+
+SLICES = 60
+
+
+def make_atlas(beta, source, *, size, channels, latent_dim, ranking, active, seed):
+    """An atlas of a model that never trained, with values that float16 holds exactly.
+
+    Its maps have all four classes and change with every dimension.
+    """
+    torch.manual_seed(seed)
+    model = train.build_model({"size": size, "base_channels": channels, "latent_dim": latent_dim})
+    with torch.no_grad():
+        for weight in (p for p in model.parameters() if p.ndim > 1):
+            torch.nn.init.kaiming_normal_(weight)
+        z = torch.randn(100, latent_dim)
+        model.decoder[-1].bias -= model.decode(z).mean(dim=(0, 2, 3))
+    model = model.half().float().eval()
+    generator = np.random.default_rng(seed)
+    mu = generator.standard_normal((SLICES, latent_dim))
+    mu[:, 1] += 4
+    mu = mu.astype(np.float16).astype(np.float32)
+    table = pd.DataFrame({"group": np.resize(GROUPS, SLICES), "phase": np.repeat(["ED", "ES"], 30)})
+    table[["umap_1", "umap_2"]] = generator.standard_normal((SLICES, 2)).astype(np.float32)
+    dice = np.linspace(0.3, 0.9, latent_dim)
+    return Atlas(
+        name=f"run{beta}", run=Run(model, {"beta": beta}, None, None, {}, {}),
+        posterior=latents.Posterior(mu, np.zeros_like(mu)), table=table,
+        ranking=pd.DataFrame({"dimension": ranking, "mean_dice": dice, "variance": 0.01}),
+        names=[f"effect {d}" for d in range(latent_dim)], active=active,
+        umap={"error_median": 0.12, "error_p90": 0.34}, source=source, stamp=f"Data: {source}.")
+
+
+@pytest.fixture(scope="module")
+def atlases():
+    return [
+        make_atlas(1.0, "ACDC", size=48, channels=3, latent_dim=3, ranking=[2, 0, 1],
+                   active=[0, 1, 2], seed=1),
+        make_atlas(1000.0, "phantom", size=32, channels=4, latent_dim=6,
+                   ranking=[4, 1, 0, 5, 2, 3], active=[1, 4], seed=2),
+    ]
+
+
+@pytest.fixture(scope="module")
+def file(atlases, tmp_path_factory):
+    return page.write(atlases, tmp_path_factory.mktemp("page") / "explorer.html")
+
+
+class Explorer:
+    """The page as a reader has it before him."""
+
+    def __init__(self, tab):
+        self.tab = tab
+
+    @property
+    def state(self):
+        """What the page shows, once it has drawn all of it."""
+        until = time.monotonic() + 10
+        while not (state := self.tab.evaluate("explorer.state"))["settled"]:
+            assert time.monotonic() < until, "the page does not come to rest"
+            time.sleep(0.02)
+        return state
+
+    def picture(self, name):
+        assert self.state
+        return self.tab.locator(f"#{name}").screenshot()
+
+    def pictures(self):
+        return {name: self.picture(name) for name in ("heart", "strip", "histogram", "plane",
+                                                      "bars")}
+
+    def slider(self, dimension):
+        return self.tab.locator(f"#z{dimension}")
+
+    def shown(self, dimension):
+        """The value beside a slider."""
+        assert self.state
+        row = self.tab.locator(".dimension", has=self.slider(dimension))
+        return float(row.locator("output").inner_text().replace("\u2212", "-"))
+
+    def press(self, button):
+        self.tab.get_by_role("button", name=button).click()
+
+    def choose(self, run):
+        self.tab.locator("#runs").get_by_text(run, exact=True).click()
+
+    def select(self, dimension):
+        self.tab.locator(f"label[for=z{dimension}]").click()
+
+    def measured(self):
+        assert self.state
+        return self.tab.locator("#measurements tr").evaluate_all(
+            "rows => rows.map((row) => row.cells[1].textContent)")
+
+
+@pytest.fixture
+def explorer(browser, file):
+    """The page, opened on its last run. It must neither ask for anything nor complain."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 800})
+    tab = context.new_page()
+    asked, complaints = [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(file.as_uri())
+    yield Explorer(tab)
+    context.close()
+    assert not complaints
+    assert all(url == file.as_uri() or url.startswith("data:") for url in asked)
+
+
+def data_of(text):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text,
+                                re.DOTALL)[1])
+
+
+def test_page_names_no_other_file_and_makes_no_text_into_code(file):
+    text = file.read_text(encoding="utf-8")
+    assert re.findall(r'(?:src|href|action|data)\s*=\s*["\']?([^"\'\s>]*)', text.split("<script")[0]
+                      ) == ["data:,"]
+    assert not re.search(r"https?:|@import|url\(|fetch\(|\beval\(|new Function", text)
+
+
+def test_same_runs_make_the_same_file(atlases, file, tmp_path):
+    again = page.write(atlases, tmp_path / "new" / "page.html")
+    assert again.read_bytes() == file.read_bytes() == page.build(atlases).encode()
+    assert [path.name for path in again.parent.iterdir()] == ["page.html"]
+
+
+def test_page_holds_two_bytes_a_decoder_weight_and_no_encoder(atlases):
+    model, mu = atlases[0].run.model, atlases[0].posterior.mu
+    decoder = sum(p.numel() for p in [*model.from_z.parameters(), *model.decoder.parameters()])
+    size = len(page.build(atlases[:1])) - page.TEMPLATE.stat().st_size
+    base64 = 4 / 3 * (2 * decoder + 2 * mu.size + 8 * SLICES)
+    assert base64 < size < base64 + 3000
+
+
+def test_no_run_makes_no_page_and_leaves_an_old_one(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="at least one"):
+        page.write([], path)
+    assert path.read_text() == "old"
+
+
+def test_names_cannot_end_the_block_of_data(atlases):
+    odd = atlases[0].names[:2] + ["</script><b> \u2028 \\ \""]
+    changed = Atlas(**{**vars(atlases[0]), "names": odd})
+    assert data_of(page.build([changed]))["runs"][0]["names"] == odd
+
+
+def test_runs_of_one_beta_are_told_apart_by_name(atlases):
+    twin = Atlas(**{**vars(atlases[0]), "name": "twin"})
+    labels = [run["label"] for run in data_of(page.build([*atlases, twin]))["runs"]]
+    assert labels == ["beta 1 (run1.0)", "beta 1000", "beta 1 (twin)"]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_page_decodes_and_places_as_python_does(explorer, atlases, index):
+    model, mu = atlases[index].run.model, atlases[index].posterior.mu
+    z = np.concatenate([np.zeros((1, model.latent_dim)),
+                        latents.sample_prior(12, model.latent_dim)]).astype(np.float32)
+    decoded = explorer.tab.evaluate("([run, z]) => z.map((one) => explorer.decode(run, one))",
+                                    [index, z.tolist()])
+    expected = latents.decode(model, z).reshape(len(z), -1)
+    agreement = (np.array(decoded) == expected).mean(axis=1)
+    assert agreement[0] == 1 and agreement.min() >= 0.999
+    assert len(np.unique(expected)) == 4
+    placed = explorer.tab.evaluate("([run, z]) => z.map((one) => explorer.place(run, one))",
+                                   [index, z.tolist()])
+    np.testing.assert_allclose(placed, latents.place(z, mu, atlases[index].plane), rtol=1e-3,
+                               atol=1e-4)
+
+
+@pytest.mark.parametrize("hand", ["keyboard", "mouse"])
+def test_slider_moves_heart_strip_histogram_and_plane(explorer, hand):
+    assert explorer.state["dimension"] == 4
+    before = explorer.pictures()
+    if hand == "keyboard":
+        explorer.slider(1).focus()
+        for _ in range(12):
+            explorer.tab.keyboard.press("ArrowRight")
+    else:
+        box = explorer.slider(1).bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        explorer.tab.mouse.move(x, y)
+        explorer.tab.mouse.down()
+        explorer.tab.mouse.move(x + 0.2 * box["width"], y, steps=5)
+        explorer.tab.mouse.up()
+    state, after = explorer.state, explorer.pictures()
+    assert state["dimension"] == 1
+    assert state["z"] == [0, pytest.approx(1.2, abs=0.15), 0, 0, 0, 0]
+    assert explorer.shown(1) == pytest.approx(state["z"][1])
+    assert all(after[name] != before[name] for name in before)
+    explorer.press("back to start")
+    assert explorer.state["z"] == [0] * 6
+    explorer.select(4)
+    assert explorer.pictures() == before
+
+
+def test_strip_is_decoded_again_only_for_another_dimension(explorer):
+    """Its tiles stay when their own dimension moves; only the mark does."""
+    assert explorer.state
+    explorer.tab.evaluate("""() => {
+        window.decodings = 0;
+        const before = decode;
+        decode = (...all) => { window.decodings++; return before(...all); };
+    }""")
+
+    def tiles():
+        assert explorer.state
+        box = explorer.tab.locator("#strip").bounding_box()
+        return explorer.tab.screenshot(clip=box | {"height": box["height"] / 2})
+
+    first = tiles()
+    explorer.slider(4).fill("-0.3")
+    assert tiles() == first and explorer.tab.evaluate("decodings") == 1
+    explorer.slider(1).fill("2")
+    assert explorer.state and explorer.tab.evaluate("decodings") == 2 + 9
+    explorer.select(4)
+    assert explorer.state["z"] == [0, 2, 0, 0, -0.3, 0]
+    assert tiles() != first
+
+
+def test_another_run_takes_the_values_by_rank(explorer):
+    first = explorer.pictures()
+    explorer.slider(4).fill("1.5")
+    explorer.slider(1).fill("-2")
+    explorer.choose("beta 1")
+    state = explorer.state
+    assert (state["run"], state["z"], state["dimension"]) == (0, [-2, 0, 1.5], 0)
+    assert explorer.shown(2) == 1.5
+    assert explorer.tab.locator("#stamp").inner_text() == "Data: ACDC."
+    assert "CC BY-NC-SA 4.0" in explorer.tab.locator("#licence").inner_text()
+    explorer.choose("beta 1000")
+    assert explorer.state["z"] == [0, -2, 0, 0, 1.5, 0]
+    assert explorer.tab.locator("#licence").inner_text() == "Synthetic hearts"
+    assert explorer.tab.get_by_text("CC BY-NC-SA").count() == 0
+    explorer.press("mean heart")
+    explorer.select(4)
+    assert explorer.pictures() == first
+
+
+def test_inactive_dimensions_are_folded_away(explorer):
+    assert explorer.slider(4).is_visible() and explorer.slider(1).is_visible()
+    assert not explorer.slider(0).is_visible()
+    assert explorer.tab.locator("summary").inner_text() == "4 inactive dimensions"
+    explorer.tab.locator("summary").click()
+    sliders = explorer.tab.locator(".dimension input")
+    assert sliders.evaluate_all("all => all.map((each) => each.id)") == [
+        "z4", "z1", "z0", "z5", "z2", "z3"]
+    assert sliders.nth(2).get_attribute("aria-label") == "z0, effect 0"
+    explorer.slider(0).fill("1")
+    assert explorer.state["z"] == [1, 0, 0, 0, 0, 0]
+    explorer.choose("beta 1")  # where all are active
+    assert explorer.slider(1).is_visible() and explorer.tab.locator("details").count() == 0
+
+
+def test_mean_of_a_group_keeps_what_lies_beyond_the_sliders(explorer, atlases):
+    for option, chosen in (("DCM, ES", ("DCM", "ES")), ("ARV, ED and ES", ("ARV", ""))):
+        explorer.tab.locator("#groups").select_option(label=option)
+        np.testing.assert_allclose(explorer.state["z"], atlases[1].group_mean(*chosen), atol=1e-5)
+    mean = explorer.state["z"]
+    assert mean[1] > 3 and explorer.slider(1).input_value() == "3"
+    assert explorer.shown(1) == pytest.approx(mean[1], abs=0.006)
+    explorer.slider(4).fill("0.5")
+    assert explorer.state["z"] == [*mean[:4], 0.5, mean[5]]
+    explorer.press("back to start")
+    assert explorer.state["z"] == mean
+
+
+def test_random_heart_is_a_start_of_its_own(explorer):
+    explorer.press("random heart")
+    z = explorer.state["z"]
+    assert len(set(z)) == 6
+    explorer.slider(4).fill("3")
+    explorer.press("back to start")
+    assert explorer.state["z"] == z == explorer.state["start"]
+
+
+def test_play_sweeps_the_selected_dimension_until_stopped(explorer):
+    explorer.select(1)
+    explorer.press("play")
+    seen = []
+    until = time.monotonic() + 3
+    while time.monotonic() < until and (not seen or max(seen) < 2.5 or seen[-1] > 2):
+        state = explorer.tab.evaluate("explorer.state")
+        assert state["playing"] and state["z"][0] == 0
+        seen.append(state["z"][1])
+    assert -3 <= min(seen) and 2.5 < max(seen) <= 3 and seen[-1] <= 2  # up, and down again
+    explorer.press("stop")
+    z = explorer.state["z"]
+    assert explorer.shown(1) == pytest.approx(z[1], abs=0.006)
+    assert explorer.state["z"] == z and not explorer.state["playing"]
+
+
+def test_measurements_are_those_of_the_decoded_heart(explorer, atlases):
+    model = atlases[1].run.model
+    z = np.array([[0, 0, 0, 0, 2, 0], [0, 0, 0, 0, 0, 0]], dtype=np.float32)
+    hearts = latents.decode(model, z)
+    described = metrics.describe(hearts[:1]).iloc[0]
+    score = metrics.dice_per_slice(hearts[:1], hearts[1:])[0]
+    assert explorer.measured()[-1] == "1.00"
+    explorer.slider(4).fill("2")
+    columns = ["area_rv", "area_myo", "area_lv", "wall"]
+    assert explorer.measured() == [*(f"{100 * described[c]:.1f} %" for c in columns),
+                                   f"{score:.2f}"]
+
+
+def test_page_of_the_repository_is_that_of_its_pretrained_runs():
+    """After a change of page.html or of the runs: python notebooks/export_pretrained.py."""
+    runs = [atlas.load(folder) for folder in reversed(atlas.pretrained_folders())]
+    assert page.build(runs) == (REPOSITORY / "figures" / "explorer.html").read_text("utf-8")
