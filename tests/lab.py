@@ -103,7 +103,7 @@ CELLS = "window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
 
 
 def run_notebook(page, url: str, seconds: int = 300) -> None:
-    """Open a notebook in a Playwright page and run all of its cells.
+    """Open a notebook that has not been run in a Playwright page and run all of its cells.
 
     Raises AssertionError with the traceback if a cell fails, or if it takes longer.
     """

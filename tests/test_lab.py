@@ -1,8 +1,8 @@
 """The explorer in JupyterLab, in a browser without a network, moved as a user would."""
 
-import shutil
 import time
 
+import nbformat
 import pytest
 from lab import jupyter_lab, run_notebook
 
@@ -18,7 +18,11 @@ def lab_page(browser, tmp_path_factory):
     (root / "notebooks").mkdir()
     (root / "cvae_utils").symlink_to(REPOSITORY / "cvae_utils")
     notebook = "notebooks/04_latent_exploration.ipynb"
-    shutil.copy(REPOSITORY / notebook, root / notebook)  # JupyterLab saves what it has run
+    book = nbformat.read(REPOSITORY / notebook, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(book, root / notebook)  # a copy, because JupyterLab saves what it has run
     with jupyter_lab(root, tmp_path_factory.mktemp("settings"), CVAE_DATA="phantom",
                      CVAE_PROFILE="smoke", CVAE_OUT=str(root)) as url_of:
         page = browser.new_page(viewport={"width": 1500, "height": 1200})
