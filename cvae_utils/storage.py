@@ -13,6 +13,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+class DataError(ValueError):
+    """Input that cannot be used: says what was expected, what came, and what to do."""
+
+
 def output_root() -> Path:
     """Where data/ and figures/ are written: CVAE_OUT, else the repository."""
     return Path(os.environ.get("CVAE_OUT") or REPOSITORY).resolve()
