@@ -2,11 +2,13 @@
 
 Modules import only upward in this list, so a reader can go through it from top to bottom:
 
+    storage      folders, complete or not at all; cache keys
     labels       the four classes, their names and the one palette
     profiles     smoke, quick, report: every size and hyper-parameter
-    storage      folders, complete or not at all; cache keys
     metrics      Dice, anatomical validity, shape descriptors, active units
-    acdc         find and read a data set in the ACDC layout
+    girder       fetch files from a Girder server
+    download     ACDC from its public server
+    acdc         find and read a data set in the ACDC layout, or a plain folder
     phantom      synthetic hearts written in the same layout
     align        centre, rotate, crop and resample a slice
     dataset      slice table, aligned slices on disk, splits

@@ -8,10 +8,11 @@ slices. There is one resampling, from the original grid straight to the working 
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from scipy import ndimage
 
-from cvae_utils.labels import CLASS_COUNT, STRUCTURES, Label
+from cvae_utils.labels import CLASS_COUNT, Label
 
 #: Added to the crop on every side, in pixels of the original grid.
 MARGIN_PIXELS = 2
@@ -66,15 +67,41 @@ def slice_angles(maps: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     A slice without RV takes the volume's angle (centroids pooled over its slices); a volume
     without any RV is left unrotated.
     """
-    pooled = rv_angle(
-        centroid_mm(maps == Label.LV, spacing_mm), centroid_mm(maps == Label.RV, spacing_mm)
-    )
-    angles = [
-        rv_angle(centroid_mm(m == Label.LV, spacing_mm), centroid_mm(m == Label.RV, spacing_mm))
-        for m in maps
-    ]
-    fallback = 0.0 if np.isnan(pooled) else pooled
-    return np.where(np.isnan(angles), fallback, angles)
+    counts, sums, _ = _scan(np.ascontiguousarray(maps))
+    centres = _centres(counts, sums, spacing_mm)
+    pooled = _centres(counts.sum(axis=0)[None], sums.sum(axis=0)[None], spacing_mm)[0]
+    angles = [rv_angle(centre[Label.LV], centre[Label.RV]) for centre in (pooled, *centres)]
+    fallback = 0.0 if np.isnan(angles[0]) else angles[0]
+    return np.where(np.isnan(angles[1:]), fallback, angles[1:])
+
+
+def _centres(counts, sums, spacing_mm) -> np.ndarray:
+    """Centroid (x, y) in mm of each class of each slice, (K, 4, 2); NaN where it is not."""
+    counts = np.where(counts > 0, counts, np.nan)
+    return sums / counts[..., None] * np.asarray(spacing_mm)
+
+
+@numba.njit(cache=True)
+def _scan(maps):
+    """Of label maps (K, H, W), in one pass: pixels of each class (K, 4), the sums of their columns
+    and rows (K, 4, 2), and the first and last labelled column of each row (K, H, 2), -1 if none.
+    """
+    slices, rows, columns = maps.shape
+    counts = np.zeros((slices, CLASS_COUNT))
+    sums = np.zeros((slices, CLASS_COUNT, 2))
+    ends = np.full((slices, rows, 2), -1)
+    for k in range(slices):
+        for row in range(rows):
+            for column in range(columns):
+                label = maps[k, row, column]
+                if label:
+                    counts[k, label] += 1
+                    sums[k, label, 0] += column
+                    sums[k, label, 1] += row
+                    if ends[k, row, 0] < 0:
+                        ends[k, row, 0] = column
+                    ends[k, row, 1] = column
+    return counts, sums, ends
 
 
 def rotation(angle: float) -> np.ndarray:
@@ -91,10 +118,13 @@ def half_side_mm(maps, centres, angles, spacing_mm) -> float:
 
     maps: (K, H, W); centres: (K, 2) in mm; angles: (K,) in radians.
     """
+    # What lies furthest in any direction is the first or the last pixel of its row.
+    ends = _scan(np.ascontiguousarray(maps))[2]
     reach = 0.0
-    for label_map, centre, angle in zip(maps, centres, angles):
-        rows, columns = np.nonzero(label_map)
-        offsets = np.column_stack([columns, rows]) * spacing_mm - centre  # (pixels, 2)
+    for row_ends, centre, angle in zip(ends, centres, angles):
+        rows = np.flatnonzero(row_ends[:, 0] >= 0)
+        pixels = np.column_stack([row_ends[rows].T.ravel(), np.tile(rows, 2)])
+        offsets = pixels * spacing_mm - centre  # (pixels, 2)
         reach = max(reach, float(np.abs(offsets @ rotation(angle)).max()))  # inverse rotation
     return reach + MARGIN_PIXELS * float(np.mean(spacing_mm))
 
@@ -115,19 +145,69 @@ def resample(label_map, centre_mm, angle, half_mm, size, spacing_mm, method="are
     step = 2 * half_mm / size
     fine = 2 * int(np.ceil(step / float(np.min(spacing_mm)))) - 1 if method == "area" else 1
     ticks = (np.arange(size * fine) + 0.5) / (size * fine) * 2 * half_mm - half_mm
+    if method != "nearest":
+        return _interpolate(np.ascontiguousarray(label_map), rotation(angle), centre_mm, spacing_mm,
+                            ticks, fine)
     x, y = np.meshgrid(ticks, ticks)
     source = rotation(angle) @ np.stack([x.ravel(), y.ravel()]) + centre_mm[:, None]  # (2, points)
     rows_columns = source[::-1] / spacing_mm[::-1, None]
-    if method == "nearest":
-        taken = ndimage.map_coordinates(label_map, rows_columns, order=0, cval=Label.BACKGROUND)
-        return taken.reshape(size, size)
-    weights = np.empty((CLASS_COUNT, size, size), dtype=np.float32)
-    for label in STRUCTURES:
-        one_hot = (label_map == label).astype(np.float32)
-        values = ndimage.map_coordinates(one_hot, rows_columns, order=1)
-        weights[label] = values.reshape(size, fine, size, fine).mean(axis=(1, 3))
-    weights[Label.BACKGROUND] = 1 - weights[1:].sum(axis=0)  # also outside the original grid
-    return weights.argmax(axis=0).astype(np.uint8)
+    taken = ndimage.map_coordinates(label_map, rows_columns, order=0, cval=Label.BACKGROUND)
+    return taken.reshape(size, size)
+
+
+@numba.njit(cache=True)
+def _interpolate(label_map, turn, centre_mm, spacing_mm, ticks, fine):
+    """Class with the largest bilinear weight, averaged over fine x fine points a pixel.
+
+    label_map (H, W); ticks: x, and y, in mm from the centre of each row of points. Outside the grid
+    there is background. Compiled, because in NumPy every class and every point of every pixel goes
+    through memory several times, though most of them lie where there is one class alone.
+    """
+    # Beyond the neighbours of what is labelled there is background, and nothing to interpolate.
+    rows, columns = label_map.shape
+    first_row, last_row, first_column, last_column = rows, -1, columns, -1
+    for row in range(rows):
+        for column in range(columns):
+            if label_map[row, column]:
+                first_row, last_row = min(first_row, row), row
+                first_column, last_column = min(first_column, column), max(last_column, column)
+    first_row, last_row = max(first_row - 1, 0), min(last_row + 1, rows - 1)
+    first_column, last_column = max(first_column - 1, 0), min(last_column + 1, columns - 1)
+    # A point is at (row, column) of the grid: a part that depends on its x, and one on its y.
+    column_x = turn[0, 0] * ticks / spacing_mm[0]
+    column_y = (turn[0, 1] * ticks + centre_mm[0]) / spacing_mm[0]
+    row_x = turn[1, 0] * ticks / spacing_mm[1]
+    row_y = (turn[1, 1] * ticks + centre_mm[1]) / spacing_mm[1]
+    size = len(ticks) // fine
+    taken = np.empty((size, size), dtype=np.uint8)
+    weights = np.empty(CLASS_COUNT)
+    for i in range(size):
+        for j in range(size):
+            weights[:] = 0.0
+            for a in range(i * fine, (i + 1) * fine):
+                for b in range(j * fine, (j + 1) * fine):
+                    x, y = column_x[b] + column_y[a], row_x[b] + row_y[a]
+                    if not (first_row <= y <= last_row and first_column <= x <= last_column):
+                        weights[0] += 1.0
+                        continue
+                    top, left = int(y), int(x)
+                    bottom, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+                    one, two = label_map[top, left], label_map[top, right]
+                    three, four = label_map[bottom, left], label_map[bottom, right]
+                    if one == two == three == four:
+                        weights[one] += 1.0
+                        continue
+                    down, across = y - top, x - left
+                    weights[one] += (1 - down) * (1 - across)
+                    weights[two] += (1 - down) * across
+                    weights[three] += down * (1 - across)
+                    weights[four] += down * across
+            largest = 0
+            for label in range(1, CLASS_COUNT):
+                if weights[label] > weights[largest]:
+                    largest = label
+            taken[i, j] = largest
+    return taken
 
 
 def align_volume(labels, spacing_mm, size, method="area", unrotated=True) -> AlignedVolume:
@@ -143,7 +223,7 @@ def align_volume(labels, spacing_mm, size, method="area", unrotated=True) -> Ali
         empty = np.empty((0, size, size), dtype=np.uint8)
         return AlignedVolume(empty, empty, kept, np.empty(0), np.nan, np.nan)
     maps = maps[kept]
-    centres = np.array([centroid_mm(m == Label.LV, spacing_mm) for m in maps])
+    centres = _centres(*_scan(maps)[:2], spacing_mm)[:, Label.LV]
     angles = slice_angles(maps, spacing_mm)
 
     def crop(turns):

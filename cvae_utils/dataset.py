@@ -1,27 +1,32 @@
 """From a data set to aligned slices on disk, a slice table, and training, validation and test."""
 
+import os
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from cvae_utils import acdc, align, metrics, phantom
-from cvae_utils.labels import GROUPS, STRUCTURE_NAMES, Label
+from cvae_utils.labels import STRUCTURE_NAMES, Label, groups_of
 from cvae_utils.profiles import Profile
 from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
 
 SPLIT_NAMES = ("train", "validation", "test")
 SPLIT_FRACTIONS = (0.5, 0.2, 0.3)
+#: From so many label volumes on, starting processes to align them pays.
+MANY_VOLUMES = 1000
 
 
 @dataclass(frozen=True)
 class Source:
     """A data set that was found: what it is called, where it lies, and its label volumes."""
 
-    name: str  # "ACDC" or "phantom"
+    name: str  # "ACDC", "phantom", or the name of a plain folder
     root: Path
     frames: list[acdc.Frame]
     fingerprint: str
@@ -31,13 +36,16 @@ class Source:
         return len({frame.patient for frame in self.frames})
 
 
-def find_source(data: Path, profile: Profile, base: Path, seed: int = 0) -> Source:
+def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
+                labels: str | Mapping = "ACDC", pattern: str = "") -> Source:
     """ACDC where the user has it, else the phantom, which is made in data/raw if need be.
 
-    data: the folder data/; base: what a relative ACDC_ROOT is relative to. See acdc.find_root.
+    data: the folder data/; base: what a relative ACDC_ROOT is relative to, see acdc.find_root.
+    labels and pattern: see open_source; the phantom needs neither.
     """
     root = acdc.find_root(data / "raw" / "acdc", base)
-    return open_source("ACDC", root) if root else make_phantom(data, profile.phantom_patients, seed)
+    return (open_source("ACDC", root, labels, pattern) if root else
+            make_phantom(data, profile.phantom_patients, seed))
 
 
 def make_phantom(data: Path, patients: int, seed: int = 0) -> Source:
@@ -47,17 +55,23 @@ def make_phantom(data: Path, patients: int, seed: int = 0) -> Source:
     return open_source("phantom", root)
 
 
-def open_source(name: str, root: Path) -> Source:
-    """List the label volumes of a data set; raises acdc.DataError if it cannot be used."""
-    frames = acdc.list_frames(root)
-    return Source(name, root, frames, acdc.fingerprint(frames))
+def open_source(name: str, root: Path, labels: str | Mapping = "ACDC",
+                pattern: str = "") -> Source:
+    """List the label volumes of a data set; raises acdc.DataError if it cannot be used.
+
+    labels: what the values in the files mean, see labels.find_label_map. pattern: a glob, if the
+    data set is a plain folder of label volumes (acdc.list_volumes); it then has the folder's name.
+    """
+    frames = (acdc.list_volumes(root, pattern, labels) if pattern else
+              acdc.list_frames(root, labels))
+    return Source(root.name if pattern else name, root, frames, acdc.fingerprint(frames))
 
 
 @dataclass(frozen=True)
 class Slices:
     """Aligned slices and what is known of each.
 
-    aligned, unrotated: (N, S, S) uint8 label maps
+    aligned, unrotated: (N, S, S) uint8 label maps, read from disk where they are used
     table: N rows; patient, subset, group, phase, slice_index, level (0 base, 1 apex), grid
         (in-plane size of the volume), spacing_mm, thickness_mm, angle_deg, crop_mm,
         crop_unrotated_mm
@@ -77,56 +91,113 @@ class Slices:
         return self.aligned.shape[-1]
 
 
-def load_or_align(source: Source, size: int, folder: Path, progress: bool = True) -> Slices:
+def load_or_align(source: Source, size: int, folder: Path, progress: bool = True,
+                  workers: int | None = None) -> Slices:
     """The aligned slices of a data set, from `folder` if they are there, else made and stored.
 
     The stored folder is named by data set, size and a hash of the label files and of the code
-    that aligns them; it appears only when complete. Raises acdc.DataError for unusable input.
+    that aligns them; it appears only when complete. workers: processes that align, by default one,
+    and one a core for a large data set; the result is the same. Raises acdc.DataError for unusable
+    input.
     """
     key = short_hash([source.fingerprint, size, code_stamp(acdc, align, metrics,
                                                                  sys.modules[__name__])])
     target = folder / f"{source.name.lower()}-{size}-{key}"
     if not target.is_dir():
         with complete_folder(target) as partial:
-            _align_all(source, size, partial, progress)
+            align_all(source, size, partial, progress, workers)
             write_json(partial / "source.json", {"source": source.name, "fingerprint": key})
-    # Only numbers can be missing: a patient may well be called NA.
-    table = pd.read_csv(target / "slices.csv", keep_default_na=False, na_values={
+    # Only numbers can be missing: a patient may well be called NA, or 007.
+    texts = dict.fromkeys(("patient", "subset", "group", "phase", "grid", "skipped_because"), str)
+    table = pd.read_csv(target / "slices.csv", keep_default_na=False, dtype=texts, na_values={
         name: [""] for name in ("level", "angle_deg", "crop_mm", "crop_unrotated_mm")})
     kept = table["skipped_because"] == ""
     return Slices(
-        aligned=np.load(target / "aligned.npy"),
-        unrotated=np.load(target / "unrotated.npy"),
+        aligned=np.load(target / "aligned.npy", mmap_mode="r"),
+        unrotated=np.load(target / "unrotated.npy", mmap_mode="r"),
         table=table[kept].drop(columns="skipped_because").reset_index(drop=True),
         skipped=table[~kept].reset_index(drop=True),
         **read_json(target / "source.json"),
     )
 
 
-def _align_all(source: Source, size: int, folder: Path, progress: bool) -> None:
-    aligned, unrotated, rows = [], [], []
-    for frame, volume in _volumes(source, "aligning", progress):
+def align_all(source: Source, size: int, folder: Path, progress: bool = True,
+              workers: int | None = None) -> None:
+    """Write aligned.npy, unrotated.npy and slices.csv of a data set to `folder`.
+
+    A patient at a time goes to disk, in the order of the data set, so memory does not grow with
+    the number of patients, and the files do not depend on the number of workers.
+    """
+    if workers is None:
+        workers = os.cpu_count() or 1 if len(source.frames) >= MANY_VOLUMES else 1
+    patients = _by_patient(source)
+    tasks = (joblib.delayed(_align_patient)(frames, size) for frames in patients)
+    results = (joblib.Parallel(workers, return_as="generator")(tasks) if workers > 1 else
+               (act(*given) for act, given, _ in tasks))
+    kept = 0
+    with (_SliceFile(folder / "aligned.npy", size) as aligned,
+          _SliceFile(folder / "unrotated.npy", size) as unrotated,
+          (folder / "slices.csv").open("w", newline="", encoding="utf-8") as table):
+        for rows, pictures, lying in tqdm(results, total=len(patients), desc="aligning",
+                                          unit="patient", disable=not progress):
+            rows.to_csv(table, index=False, header=table.tell() == 0)
+            aligned.append(pictures)
+            unrotated.append(lying)
+            kept += len(pictures)
+    if not kept:
+        raise acdc.DataError(
+            f"{source.root}: {len(source.frames)} volumes were read and none has a left-ventricle "
+            "cavity. Expected ACDC labels: 1 RV, 2 MYO, 3 LV; if the data set has others, say what "
+            "they mean: begin(..., labels={value: name}).")
+
+
+def _align_patient(frames: list[acdc.Frame], size: int) -> tuple:
+    """Table rows of one patient, and aligned and unrotated slices, (K, S, S) each."""
+    rows, aligned, unrotated = [], [], []
+    for frame, volume in zip(frames, acdc.read_patient(frames)):
         result = align.align_volume(volume.data, volume.spacing_mm, size)
+        rows += _table_rows(frame, volume, result)
         aligned.append(result.aligned)
         unrotated.append(result.unrotated)
-        rows += _table_rows(frame, volume, result)
-    table = pd.DataFrame(rows)
-    if table["skipped_because"].eq("").sum() == 0:
-        raise acdc.DataError(
-            f"{source.root}: {len(table)} slices were read and none has a left-ventricle cavity "
-            "(label 3). Expected ACDC labels: 1 RV, 2 MYO, 3 LV."
-        )
-    np.save(folder / "aligned.npy", np.concatenate(aligned))
-    np.save(folder / "unrotated.npy", np.concatenate(unrotated))
-    table.to_csv(folder / "slices.csv", index=False)
+    return pd.DataFrame(rows), np.concatenate(aligned), np.concatenate(unrotated)
 
 
-def _volumes(source: Source, task: str, progress: bool = True):
-    """Each label volume with its frame, read a patient at a time, under a progress bar."""
-    by_patient: dict[tuple, list[acdc.Frame]] = {}
+class _SliceFile:
+    """An .npy file of label maps, (N, S, S) uint8, that grows with each `append`."""
+
+    def __init__(self, path: Path, size: int):
+        self.path, self.size, self.count = path, size, 0
+
+    def __enter__(self):
+        self.file = self.path.open("wb")
+        self._write_header()
+        return self
+
+    def append(self, maps: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(maps, dtype=np.uint8).data)
+        self.count += len(maps)
+
+    def __exit__(self, *_):
+        self.file.seek(0)
+        self._write_header()  # NumPy keeps room in it for the first axis to grow
+        self.file.close()
+
+    def _write_header(self) -> None:
+        np.lib.format.write_array_header_1_0(self.file, {
+            "descr": "|u1", "fortran_order": False, "shape": (self.count, self.size, self.size)})
+
+
+def _by_patient(source: Source) -> list[list[acdc.Frame]]:
+    patients: dict[tuple, list[acdc.Frame]] = {}
     for frame in source.frames:
-        by_patient.setdefault((frame.subset, frame.patient), []).append(frame)
-    for frames in tqdm(by_patient.values(), desc=task, unit="patient", disable=not progress):
+        patients.setdefault((frame.subset, frame.patient), []).append(frame)
+    return list(patients.values())
+
+
+def _volumes(source: Source, task: str,
+             progress: bool = True) -> Iterator[tuple[acdc.Frame, acdc.Volume]]:
+    """Each label volume with its frame, read a patient at a time, under a progress bar."""
+    for frames in tqdm(_by_patient(source), desc=task, unit="patient", disable=not progress):
         yield from zip(frames, acdc.read_patient(frames))
 
 
@@ -134,14 +205,14 @@ def cardiac_function(source: Source, progress: bool = True) -> pd.DataFrame:
     """LV volume at ED and ES in ml, and ejection fraction in %, one row a patient.
 
     Volume is the number of LV voxels times the voxel's volume; the ejection fraction is
-    100 (ED - ES) / ED.
+    100 (ED - ES) / ED. NaN where a phase is not known.
     """
     rows: dict[str, dict] = {}
     for frame, volume in _volumes(source, "measuring", progress):
         row = rows.setdefault(frame.patient, {"patient": frame.patient, "group": frame.group})
         millilitres = (volume.data == Label.LV).sum() * volume.spacing_mm.prod() / 1000
         row[f"{frame.phase.lower()}_ml"] = millilitres
-    table = pd.DataFrame(rows.values())
+    table = pd.DataFrame(rows.values()).reindex(columns=["patient", "group", "ed_ml", "es_ml"])
     return table.assign(ef_percent=100 * (1 - table["es_ml"] / table["ed_ml"]))
 
 
@@ -226,7 +297,7 @@ def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, 
         patients = table.drop_duplicates("patient")
         # A group whose size does not divide well gives its remainder to the part that is furthest
         # behind so far, so that small data sets fill every part too.
-        for group in GROUPS:
+        for group in groups_of(patients["group"]):
             members = patients.loc[patients["group"] == group, "patient"].to_numpy()
             for patient in generator.permutation(members):
                 total = sum(map(len, parts)) + 1

@@ -22,7 +22,7 @@ from cvae_utils.atlas import Atlas, load
 from cvae_utils.dataset import Slices
 from cvae_utils.exploration import Exploration, View
 from cvae_utils.figures import save_figure
-from cvae_utils.labels import GROUPS, colourise
+from cvae_utils.labels import colourise, groups_of
 from cvae_utils.latents import LIMIT
 from cvae_utils.panels import Histogram, Influence, Live, Plane
 from cvae_utils.storage import output_root
@@ -120,8 +120,9 @@ class Explorer:
         self.mean = button("mean heart", self._to_mean, "start from z = 0")
         self.random = button("random", self._to_random, "start from a sample of N(0, I)")
         self.reset = button("back to start", self.state.back, "undo all moves since the start")
+        groups = groups_of(self.state.atlas.table["group"])
         self.group = widgets.Dropdown(options=[("choose group", "-"), ("all", ""),
-                                               *((g, g) for g in GROUPS)], layout=short)
+                                               *((g, g) for g in groups)], layout=short)
         self.phase = widgets.Dropdown(options=[("ED and ES", ""), ("ED", "ED"), ("ES", "ES")],
                                       layout=short)
         self.load = button("load patients", self._load, "read the label data to start from",

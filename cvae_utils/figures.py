@@ -21,12 +21,12 @@ from skimage.measure import find_contours
 from cvae_utils.labels import (
     COLOURS,
     GROUP_COLOURS,
-    GROUPS,
     LONG_NAMES,
     STRUCTURE_NAMES,
     STRUCTURES,
     Label,
     colourise,
+    groups_of,
 )
 
 WIDTH = 9.0  # inches
@@ -263,22 +263,22 @@ def fig08_umap(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figure
     for ax, (beta, plane) in zip(axes, points.items()):
         _group_scatter(ax, plane, groups)
         ax.set(title=rf"$\beta$ = {beta:g}", xlabel="UMAP 1", ylabel="UMAP 2")
-    _group_legend(figure)
+    _group_legend(figure, groups)
     return figure
 
 
 def _group_scatter(ax: Axes, plane: np.ndarray, groups: np.ndarray, size: float = 7) -> None:
-    for group in GROUPS:
+    for group in groups_of(groups):
         chosen = groups == group
         ax.scatter(*plane[chosen].T, s=size, color=GROUP_COLOURS[group], linewidths=0, alpha=0.75)
     ax.set_xticks([])
     ax.set_yticks([])
 
 
-def _group_legend(figure: Figure) -> None:
+def _group_legend(figure: Figure, groups: np.ndarray) -> None:
     handles = [Line2D([], [], marker="o", linestyle="", color=GROUP_COLOURS[g], label=g)
-               for g in GROUPS]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(GROUPS), frameon=False)
+               for g in groups_of(groups)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
 
 
 def fig09_training(history: pd.DataFrame, best_epoch: int) -> Figure:
@@ -391,7 +391,7 @@ def fig15_traversed_umap(data: np.ndarray, groups: np.ndarray,
                            s=22, edgecolors="black", linewidths=0.4, zorder=3)
         ax.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2")
     figure.colorbar(shade, ax=figure.axes, label="value of the dimension", shrink=0.8)
-    _group_legend(figure)
+    _group_legend(figure, groups)
     return figure
 
 
@@ -404,7 +404,7 @@ def fig16_tsne(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figure
             _group_scatter(ax, cloud[:, (a, b)], groups)
             ax.set(xlabel=f"t-SNE {a + 1}", ylabel=f"t-SNE {b + 1}")
         row[0].set_title(rf"$\beta$ = {beta:g}", loc="left")
-    _group_legend(figure)
+    _group_legend(figure, groups)
     return figure
 
 
@@ -432,5 +432,5 @@ def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame) -> Fi
         row[0].set_ylabel(plane_name)
     for ax, title in zip(figure.axes, titles):
         ax.set_title(title)
-    _group_legend(figure)
+    _group_legend(figure, table["group"])
     return figure

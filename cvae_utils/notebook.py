@@ -1,7 +1,9 @@
 """What the first cell of every notebook does: profile, data, seed, device and folders."""
 
 import functools
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +12,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from cvae_utils import atlas, dataset, profiles, results, train
+from cvae_utils import atlas, dataset, download, profiles, results, train
 from cvae_utils.figures import save_figure, stamp_figure, use_style
-from cvae_utils.storage import REPOSITORY, output_root
+from cvae_utils.storage import REPOSITORY, DataError, output_root
 
 
 @dataclass
@@ -74,7 +76,8 @@ class Study:
     @property
     def stamp(self) -> str:
         """What every figure and table is made from, in one line."""
-        kind = {"ACDC": "ACDC labels", "phantom": "phantom hearts"}[self.source.name]
+        kind = ("phantom hearts" if self.source.name == "phantom" else
+                f"{self.source.name} labels")
         return (f"Data: {kind}, {self.source.patients} patients; split by {self.split_by} "
                 f"50/20/30 %; profile {self.profile.name} ({self.profile.size} x "
                 f"{self.profile.size}); seed {self.seed}")
@@ -103,23 +106,49 @@ class Study:
                        {"data": self.stamp, **self.numbers, "claims": self.claims})
 
 
-def begin(section: str, seed: int = 0, split_by: str = "patient") -> Study:
+def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | Mapping = "ACDC",
+          pattern: str = "", accept_licence: bool = False) -> Study:
     """Set up a notebook: choose profile, data set, device and folders, and say what was chosen.
 
-    ACDC results go to figures/, the phantom's to figures/phantom/ (not tracked), so that trying
-    things out does not overwrite what is published; CVAE_OUT redirects everything. Raises
+    labels: what the values of your label maps mean, "ACDC", "MNMS" or {value: name}; pattern: a
+    glob, if your data set is a plain folder of label volumes. See dataset.open_source; for all
+    notebooks at once, set CVAE_LABELS (a mapping as JSON) and CVAE_PATTERN. accept_licence: fetch
+    ACDC's label volumes into data/raw/acdc, unless another data set is chosen or they are there.
+
+    ACDC results go to figures/, those of the phantom or of a plain folder to a folder of its name
+    in there (not tracked), so that trying things out does not overwrite what is published; CVAE_OUT
+    redirects everything. Raises
     acdc.DataError or ValueError if a setting or the data set cannot be used.
     """
     pd.set_option("display.width", 160, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
     profile = profiles.active_profile()
     out = output_root()
-    source = dataset.find_source(out / "data", profile, REPOSITORY, seed)
-    apart = source.name == "phantom" and not os.environ.get("CVAE_OUT")
+    target = out / "data" / "raw" / "acdc"
+    if (accept_licence and not {"ACDC_ROOT", "CVAE_DATA"} & set(os.environ)
+            and (download.is_unfinished(target) or not target.is_dir())):
+        download.download(target, accept_licence=True)
+    labels = labels if (named := _labels_setting()) == "" else named
+    pattern = os.environ.get("CVAE_PATTERN", "").strip() or pattern
+    source = dataset.find_source(out / "data", profile, REPOSITORY, seed, labels, pattern)
+    apart = source.name != "ACDC" and not os.environ.get("CVAE_OUT")
     study = Study(section, profile, source, train.best_device(), seed, split_by, out / "data",
-                  out / "figures" / "phantom" if apart else out / "figures")
+                  out / "figures" / source.name if apart else out / "figures")
     print(study.stamp)
     return study
+
+
+def _labels_setting() -> str | dict:
+    """CVAE_LABELS: a name, or a mapping as JSON; '' if it is not set."""
+    value = os.environ.get("CVAE_LABELS", "").strip()
+    if not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise DataError(f"CVAE_LABELS: expected a name or a mapping as JSON, such as "
+                        f'{{"1": "LV", "2": "MYO", "3": "RV"}}, found {value!r} ({error}).'
+                        ) from None
 
 
 def check(statement: str, holds) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from cvae_utils import latents
 from cvae_utils.atlas import Atlas
-from cvae_utils.labels import COLOURS, GROUP_COLOURS, GROUPS, LONG_NAMES, Label
+from cvae_utils.labels import COLOURS, GROUP_COLOURS, LONG_NAMES, Label, groups_of
 from cvae_utils.storage import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -41,7 +41,8 @@ def build(atlases: Sequence[Atlas]) -> str:
     """
     if not atlases:
         raise ValueError("expected at least one atlas, found none")
-    runs = [_describe(each) for each in atlases]
+    groups = groups_of(group for each in atlases for group in each.table["group"])
+    runs = [_describe(each, groups) for each in atlases]
     count = Counter(run["label"] for run in runs)
     for run in runs:
         if count[run["label"]] > 1:
@@ -49,7 +50,7 @@ def build(atlases: Sequence[Atlas]) -> str:
     data = {
         "classes": [{"name": label.name, "long": LONG_NAMES[label], "colour": COLOURS[label]}
                     for label in Label],
-        "groups": [{"name": group, "colour": GROUP_COLOURS[group]} for group in GROUPS],
+        "groups": [{"name": group, "colour": GROUP_COLOURS[group]} for group in groups],
         "phases": PHASES, "limit": latents.LIMIT, "neighbours": NEIGHBOURS, "runs": runs}
     # A "<" might end the script element in which the block lies.
     block = json.dumps(data, sort_keys=True, allow_nan=False).replace("<", "\\u003c")
@@ -67,7 +68,7 @@ def write(atlases: Sequence[Atlas], path: Path) -> Path:
     return path
 
 
-def _describe(source: Atlas) -> dict:
+def _describe(source: Atlas, groups: Sequence[str]) -> dict:
     model = source.run.model
     layers = [module for module in (model.from_z, *model.decoder) if type(module) in LAYERS]
     weights = [parameter.detach().cpu().numpy().ravel()
@@ -80,8 +81,9 @@ def _describe(source: Atlas) -> dict:
         "layers": [_sizes(layer) for layer in layers],
         "weights": _base64(np.concatenate(weights), "<f2"),
         "mu": _base64(source.posterior.mu, "<f2"), "plane": _base64(source.plane, "<f4"),
-        "group": [GROUPS.index(name) for name in source.table["group"]],
-        "phase": [PHASES.index(name) for name in source.table["phase"]],
+        "group": [groups.index(name) for name in source.table["group"]],
+        # -1: not known
+        "phase": [PHASES.index(name) if name in PHASES else -1 for name in source.table["phase"]],
         # Dice is undefined where the mean shape and all of a traversal are empty.
         "ranking": [[dimension, None if math.isnan(dice) else round(dice, 4)]
                     for dimension, dice in influence],

@@ -23,7 +23,7 @@ from scipy.stats import norm
 from cvae_utils.atlas import Atlas
 from cvae_utils.exploration import STRIP_STEPS, View
 from cvae_utils.figures import GREY, PAIR, class_legend, new_figure, stamp_figure
-from cvae_utils.labels import COLOURS, GROUP_COLOURS, GROUPS, STRUCTURES, colourise
+from cvae_utils.labels import COLOURS, GROUP_COLOURS, STRUCTURES, colourise, groups_of
 from cvae_utils.latents import LIMIT
 
 HEART_PIXELS, TILE_PIXELS, TILE_GAP = 320, 48, 3
@@ -179,7 +179,7 @@ class Plane:
     def __init__(self, ax: Axes, atlas: Atlas):
         self.ax = ax
         groups = atlas.table["group"].to_numpy()
-        for group in GROUPS:
+        for group in groups_of(groups):
             ax.scatter(*atlas.plane[groups == group].T, s=5, linewidths=0, alpha=0.7,
                        color=GROUP_COLOURS[group])
         ax.set(xticks=[], yticks=[])
@@ -187,8 +187,8 @@ class Plane:
         ax.set_ylabel("UMAP 2", fontsize=8)
         # Above the axes, so that no point hides behind it.
         handles = [Line2D([], [], marker="o", linestyle="", markersize=4,
-                          color=GROUP_COLOURS[group], label=group) for group in GROUPS]
-        ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(GROUPS),
+                          color=GROUP_COLOURS[group], label=group) for group in groups_of(groups)]
+        ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(handles),
                   frameon=False, fontsize=7, handletextpad=0, columnspacing=0.8, borderaxespad=0.2)
         low, high = atlas.plane.min(axis=0), atlas.plane.max(axis=0)
         middle, half = (low + high) / 2, 0.56 * (high - low).max()

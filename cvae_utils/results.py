@@ -109,21 +109,41 @@ def readme_tables(results: dict) -> dict[str, str]:
 
 def benchmark_tables(results: dict) -> dict[str, str]:
     """The same for benchmarks/results.json."""
-    browser, kernel = results["explorer_browser"], results["explorer_kernel"]
+    return {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
+            "preprocess": _preprocess_table(results["preprocess"])}
+
+
+def _latency_table(browser: dict, kernel: dict) -> str:
     film, drag = browser["film"], browser["drag"]
     rows = [[title, f"{browser[name]['median']:.0f} ms", f"{browser[name]['p95']:.0f} ms"]
             for title, name in (("the new heart", "heart_ms"), ("all five panels", "all_ms"),
                                 ("the plain way, one figure drawn anew", "plain_ms"))]
     parts = ", ".join(f"{name} {cost:.1f}" for name, cost in kernel["parts_ms"].items())
-    return {"latency": markdown_table(["from a key press to ...", "median", "95 % within"], rows)
-            + f"\n\n{browser['moves']} moves of a slider in JupyterLab, Chromium "
-            f"{browser['browser'].split('.')[0]} ({browser['machine']}; run {browser['run']}). "
-            f"{film['empty']} of {film['frames']} filmed frames had an empty panel. "
-            f"Of a drag of {drag['events']:.0f} mouse events, {drag['pictures']:.0f} are drawn, "
-            f"the last one {drag['lag_ms']['median']:.0f} ms after the hand stops (at most "
-            f"{drag['lag_ms']['max']:.0f}). The kernel's share is {kernel['move_ms']['median']:.0f}"
-            f" ms a move (95 %: {kernel['move_ms']['p95']:.0f}): {parts}. `benchmarks/` has the "
-            "scripts."}
+    return markdown_table(["from a key press to ...", "median", "95 % within"], rows) + (
+        f"\n\n{browser['moves']} moves of a slider in JupyterLab, Chromium "
+        f"{browser['browser'].split('.')[0]} ({browser['machine']}; run {browser['run']}). "
+        f"{film['empty']} of {film['frames']} filmed frames had an empty panel. "
+        f"Of a drag of {drag['events']:.0f} mouse events, {drag['pictures']:.0f} are drawn, "
+        f"the last one {drag['lag_ms']['median']:.0f} ms after the hand stops (at most "
+        f"{drag['lag_ms']['max']:.0f}). The kernel's share is {kernel['move_ms']['median']:.0f}"
+        f" ms a move (95 %: {kernel['move_ms']['p95']:.0f}): {parts}. `benchmarks/` has the "
+        "scripts.")
+
+
+def _preprocess_table(found: dict) -> str:
+    rows = [[f"{row['scale']}x", f"{row['slices']}", f"{row['workers']}",
+             f"{row['slices'] / row['seconds']:.0f}", f"{row['peak_mb']:.0f} MB"]
+            for row in found["rows"]]
+    plain = found["plain_ms"]
+    return markdown_table(["data set", "slices", "processes", "slices a second", "peak memory"],
+                          rows) + (
+        f"\n\nThe phantom of 60 patients is 1x; aligned to {found['size']} x {found['size']}, with "
+        f"the unrotated twins, from files to disk ({found['machine']}). From 10x to 100x, time a "
+        f"slice changes by a factor of {found['time_100x_over_10x']:.2f} and peak memory by "
+        f"{found['memory_100x_over_10x']:.2f}. At {found['plain_size']} x {found['plain_size']}, "
+        f"{plain['here']:.2f} ms a slice; scikit-image, slice by slice, takes "
+        f"{plain['linear']:.2f} ({found['ratio']:.1f} times) with the same interpolation and "
+        f"{plain['nearest']:.2f} ({found['ratio_nearest']:.1f} times) with nearest neighbours.")
 
 
 def update_readme(readme: Path, tables: dict[str, str]) -> None:

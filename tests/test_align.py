@@ -161,6 +161,62 @@ def test_crop_beyond_the_grid_is_background():
         assert metrics.areas(found[None]).tolist() == metrics.areas(tiny[None]).tolist()
 
 
+def weights_by_scipy(label_map, centre_mm, angle, half_mm, size, spacing_mm, fine):
+    """Mean weight of each class in each pixel, (4, S, S): one-hot maps in doubles through SciPy."""
+    ticks = ((np.arange(size * fine) + 0.5) / (size * fine) - 0.5) * 2 * half_mm
+    x, y = np.meshgrid(ticks, ticks)
+    cos, sin = np.cos(angle), np.sin(angle)
+    columns = (cos * x + sin * y + centre_mm[0]) / spacing_mm[0]
+    rows = (-sin * x + cos * y + centre_mm[1]) / spacing_mm[1]
+    weights = np.array([
+        ndimage.map_coordinates((label_map == label).astype(float), [rows, columns], order=1)
+        for label in (Label.RV, Label.MYO, Label.LV)])
+    weights = weights.reshape(3, size, fine, size, fine).mean(axis=(2, 4))
+    return np.concatenate([1 - weights.sum(axis=0, keepdims=True), weights])
+
+
+@pytest.mark.parametrize(("shape", "centre", "half_mm"), [
+    ((40, 50), (31.0, 24.0), 22.0),
+    ((40, 50), (3.2, 38.7), 30.0),  # much of the crop lies beyond the grid
+    ((1, 50), (20.1, 0.0), 6.0),
+    ((9, 7), (4.4, 5.1), 7.7),
+])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.5, 1.25), (0.7, 1.1)])
+@pytest.mark.parametrize("turn_deg", [0, 33.3, 90, -171])
+@pytest.mark.parametrize(("method", "size"), [("linear", 17), ("linear", 64), ("area", 5),
+                                              ("area", 24), ("area", 96)])
+def test_weights_are_those_of_scipy(shape, centre, half_mm, spacing, turn_deg, method, size):
+    label_map = np.random.default_rng(size).integers(0, 4, shape).astype(np.uint8)
+    label_map = ndimage.median_filter(label_map, 3)  # some uniform regions, some edges
+    spacing, centre, angle = np.array(spacing), np.array(centre), np.radians(turn_deg)
+    # By its definition: an odd number of points a side, about two to a pixel of the grid.
+    fine = 1 if method == "linear" else 2 * int(np.ceil(2 * half_mm / size / spacing.min())) - 1
+    weights = weights_by_scipy(label_map, centre, angle, half_mm, size, spacing, fine)
+    found = align.resample(label_map, centre, angle, half_mm, size, spacing, method)
+    assert found.shape == (size, size) and found.dtype == np.uint8
+    second, first = np.sort(weights, axis=0)[-2:]
+    clear = first - second > 1e-9  # of two classes of one weight, either may be taken
+    assert (found == weights.argmax(axis=0))[clear].all() and clear.mean() > 0.8
+    assert (np.take_along_axis(weights, found[None].astype(int), axis=0) > first - 1e-9).all()
+
+
+def test_of_equal_weights_the_smaller_label_is_taken():
+    pair = np.array([[Label.LV, Label.RV]] * 2, dtype=np.uint8)
+    middle = np.array([0.5, 0.5])
+    assert align.resample(pair, middle, 0.0, 0.5, 1, np.ones(2), "linear").tolist() == [[Label.RV]]
+
+
+@pytest.mark.parametrize("method", align.METHODS)
+def test_maps_need_not_lie_in_one_piece_of_memory(method):
+    whole = np.random.default_rng(0).integers(0, 4, (30, 40)).astype(np.uint8)
+    arguments = np.array([20.0, 12.0]), 0.4, 9.0, 16, np.ones(2), method
+    expected = align.resample(whole, *arguments)
+    assert (align.resample(np.asfortranarray(whole), *arguments) == expected).all()
+    wide = np.zeros((60, 80), dtype=np.uint8)
+    wide[::2, ::2] = whole
+    assert (align.resample(wide[::2, ::2], *arguments) == expected).all()
+
+
 def test_unknown_method_is_refused():
     labels, spacing = volume(heart())
     with pytest.raises(ValueError, match="nearest.*found 'cubic'"):

@@ -1,16 +1,20 @@
 """From a data set to slices on disk: what is kept, what is stored, and how it is split."""
 
+import io
+import itertools
 import shutil
 from dataclasses import replace
 
+import joblib
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from hearts import paint
 
 from cvae_utils import acdc, align, dataset
 from cvae_utils.dataset import load_or_align, open_source, slice_levels
-from cvae_utils.labels import GROUPS, Label
+from cvae_utils.labels import GROUPS, UNKNOWN, Label
 
 
 def write_labels(path, labels, spacing=(2.0, 2.0, 10.0)):
@@ -86,7 +90,7 @@ def test_only_numbers_are_missing_from_the_table_on_disk(small, tmp_path):
 def test_data_set_without_any_lv_is_refused(small, tmp_path):
     for path in small.glob("*/*_gt.nii.gz"):
         write_labels(path, stack(None, 0))
-    with pytest.raises(acdc.DataError, match="4 slices were read and none.*Expected ACDC labels"):
+    with pytest.raises(acdc.DataError, match="2 volumes were read and none.*Expected ACDC labels"):
         load_or_align(open_source("ACDC", small), 16, tmp_path / "out", progress=False)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -142,6 +146,132 @@ def test_interrupted_alignment_leaves_nothing(source, tmp_path, monkeypatch, err
     assert list(tmp_path.iterdir()) == []
 
 
+FILES = ("aligned.npy", "unrotated.npy", "slices.csv")
+
+
+def stored_bytes(folder):
+    """The files of the one data set stored in a folder."""
+    stored, = folder.iterdir()
+    assert sorted(path.name for path in stored.iterdir()) == sorted((*FILES, "source.json"))
+    return {name: (stored / name).read_bytes() for name in FILES}
+
+
+def lopsided():
+    """Labels (24, 22, 4) of hearts that no turn or mirror leaves as they are; and no heart."""
+    x, y = np.arange(24)[:, None] * 1.5 - 19, np.arange(22)[None, :] * 1.25 - 12
+    slices = [paint(x, y, cavity=cavity, outer=cavity + 3, rv=5, turn_deg=turn, lv_shift=(1, 0.6))
+              for cavity, turn in ((6, 25), (5, 40), (4, -10))]
+    return np.stack([*slices, np.zeros_like(slices[0])], axis=2)
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.25, 8.0), (1.91964, 1.3671875, 6.4)])
+def test_the_same_heart_in_any_orientation_gives_the_same_slices_to_the_byte(tmp_path, spacing):
+    labels, directions = lopsided(), np.diag([-1.0, -1.0, 1.0])
+    expected = align.align_volume(labels, np.float32(spacing), 24)
+    found = {}
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            name = "".join(map(str, order)) + "".join("+-"[sign < 0] for sign in signs)
+            folder, out = tmp_path / name, tmp_path / f"{name}.out"
+            folder.mkdir()
+            affine = np.eye(4)
+            affine[:3, :3] = directions[:, list(order)] * np.array(spacing)[list(order)] * signs
+            stored = labels.transpose(order)[tuple(np.s_[::sign] for sign in signs)]
+            nib.save(nib.Nifti1Image(stored, affine), folder / "heart_ED.nii.gz")
+            load_or_align(open_source("", folder, pattern="*.nii.gz"), 24, out, progress=False)
+            found[name] = stored_bytes(out)
+    assert len(found) == 48
+    for name in FILES:
+        assert len({files[name] for files in found.values()}) == 1
+    aligned, unrotated = (np.load(io.BytesIO(found["012+++"][name])) for name in FILES[:2])
+    assert (aligned == expected.aligned).all() and (unrotated == expected.unrotated).all()
+    assert len(aligned) == 3 and (aligned != unrotated).any(axis=(1, 2)).all()
+
+
+# --------------------------------------------------------------------------------- many at a time
+@pytest.fixture
+def six(source):
+    """Three patients of the phantom."""
+    return replace(source, frames=source.frames[:6])
+
+
+def test_files_do_not_depend_on_the_number_of_workers(six, tmp_path):
+    for workers in (1, 2, 3):
+        load_or_align(six, 16, tmp_path / str(workers), progress=False, workers=workers)
+    one, *others = (stored_bytes(tmp_path / str(workers)) for workers in (1, 2, 3))
+    assert all(other == one for other in others)
+    assert len({path.name for k in "123" for path in (tmp_path / k).iterdir()}) == 1
+    table = pd.read_csv(io.BytesIO(one["slices.csv"]))
+    assert list(table["patient"].unique()) == [frame.patient for frame in six.frames[::2]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_file_that_cannot_be_used_is_named_by_any_worker(six, tmp_path, workers):
+    folder = shutil.copytree(six.root, tmp_path / "copy")
+    damaged = folder / six.frames[3].label_path.relative_to(six.root)
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with pytest.raises(acdc.DataError) as error:
+        load_or_align(open_source("phantom", folder), 16, tmp_path / "out", progress=False,
+                      workers=workers)
+    assert str(damaged) in str(error.value) and "download it again" in str(error.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_alignment_interrupted_between_patients_leaves_nothing(
+        six, tmp_path, monkeypatch, workers, error):
+    def interrupted(results, **_):
+        yield next(iter(results))
+        written, = tmp_path.glob(".*/slices.csv")  # there is something that must go
+        assert written.parent.name.startswith(".phantom-16-")
+        raise error
+
+    monkeypatch.setattr(dataset, "tqdm", interrupted)
+    with pytest.raises(error):
+        load_or_align(six, 16, tmp_path, progress=False, workers=workers)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("many", "cores", "asked", "expected"), [
+    (7, 8, None, None), (6, 8, None, 8), (6, None, None, None), (6, 1, None, None),
+    (7, 8, 3, 3), (6, 8, 1, None),
+])
+def test_processes_are_started_when_asked_for_or_when_that_pays(
+        six, tmp_path, monkeypatch, many, cores, asked, expected):
+    started, parallel = [], joblib.Parallel
+
+    def in_this_process(workers, **options):
+        started.append(workers)
+        return parallel(1, **options)
+
+    monkeypatch.setattr(dataset, "MANY_VOLUMES", many)
+    monkeypatch.setattr(dataset.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(dataset.joblib, "Parallel", in_this_process)
+    slices = load_or_align(six, 16, tmp_path, progress=False, workers=asked)
+    assert started == ([] if expected is None else [expected])
+    assert slices.table["patient"].nunique() == 3
+
+
+@pytest.mark.parametrize("counts", [[], [0], [9], [9, 1], [1] * 10, [0, 9, 0, 90, 1], [12345],
+                                    [99, 1, 9900, 0, 2345]])
+def test_slice_file_that_grows_is_the_file_that_numpy_would_write(tmp_path, counts):
+    maps = np.random.default_rng(0).integers(0, 4, (sum(counts), 3, 3)).astype(np.uint8)
+    with dataset._SliceFile(tmp_path / "a.npy", 3) as file:
+        for part in np.split(maps, np.cumsum(counts)[:-1]) if counts else ():
+            file.append(part)
+    found = np.load(tmp_path / "a.npy")
+    assert found.shape == (sum(counts), 3, 3) and found.dtype == np.uint8
+    np.save(tmp_path / "b.npy", maps)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_slices_are_read_from_disk_where_they_are_used(slices):
+    for maps in (slices.aligned, slices.unrotated):
+        assert isinstance(maps, np.memmap) and not maps.flags.writeable
+
+
 # ---------------------------------------------------------------------------------------- sources
 def test_phantom_stands_in_where_there_is_no_acdc(tiny, tmp_path, monkeypatch, source):
     found = dataset.find_source(tmp_path / "data", tiny, tmp_path)
@@ -159,6 +289,88 @@ def test_phantom_stands_in_where_there_is_no_acdc(tiny, tmp_path, monkeypatch, s
     monkeypatch.delenv("ACDC_ROOT")
     shutil.copytree(source.root, tmp_path / "data" / "raw" / "acdc")
     assert dataset.find_source(tmp_path / "data", tiny, tmp_path).name == "ACDC"
+
+
+@pytest.fixture
+def folder(source, tmp_path):
+    """The phantom's volumes as a plain folder of files 001_ED.nii.gz to 010_ES.nii.gz."""
+    plain = tmp_path / "My hearts"
+    plain.mkdir()
+    for frame in source.frames:
+        name = f"{frame.patient.removeprefix('patient')}_{frame.phase}.nii.gz"
+        shutil.copy(frame.label_path, plain / name)
+    return plain
+
+
+def test_plain_folder_gives_the_slices_of_its_volumes_and_a_split(folder, slices, tmp_path):
+    source = open_source("ACDC", folder, pattern="*.nii.gz")
+    assert (source.name, source.patients, len(source.frames)) == ("My hearts", 10, 20)
+    found = load_or_align(source, 32, tmp_path / "out", progress=False)
+    assert (found.aligned == slices.aligned).all() and found.source == "My hearts"
+    assert (tmp_path / "out" / f"my hearts-32-{found.fingerprint}").is_dir()
+    assert set(found.table["group"]) == {UNKNOWN} and set(found.table["subset"]) == {""}
+    same = ["phase", "slice_index", "level", "grid", "spacing_mm", "angle_deg", "crop_mm"]
+    pd.testing.assert_frame_equal(found.table[same], slices.table[same])
+    parts = dataset.split(found.table)
+    seen = [set(found.table["patient"].iloc[rows]) for rows in parts.values()]
+    assert [len(part) for part in seen] == [5, 2, 3] and len(set.union(*seen)) == 10
+
+
+@pytest.mark.parametrize("names", [("007", "7"), ("1e3", "1000"), ("True", "1"), ("", "nan")])
+def test_names_of_patients_stay_text(tmp_path, names):
+    for name in names:
+        (tmp_path / "in" / name).mkdir(parents=True, exist_ok=True)
+        write_labels(tmp_path / "in" / name / "ED.nii.gz", stack(None, 3))
+    source = open_source("", tmp_path / "in", pattern="**/*.nii.gz")
+    slices = load_or_align(source, 16, tmp_path / "out", progress=False)
+    assert slices.table["patient"].tolist() == sorted(names) == slices.skipped["patient"].tolist()
+
+
+def test_volumes_of_no_known_phase_are_kept_each_on_its_own(tmp_path):
+    write_labels(tmp_path / "b.nii.gz", stack(3))
+    write_labels(tmp_path / "a.nii.gz", stack(4), (1.5, 1.5, 8.0))
+    source = open_source("", tmp_path, pattern="*.nii.gz")
+    slices = load_or_align(source, 16, tmp_path / "out", progress=False)
+    assert slices.table[["patient", "phase", "spacing_mm"]].to_numpy().tolist() == [
+        ["a", UNKNOWN, 1.5], ["b", UNKNOWN, 2.0]]
+
+
+def test_2d_file_is_one_slice_of_the_data_set(tmp_path):
+    labels = stack(4)
+    for name, data in (("flat", labels[:, :, 0]), ("deep", labels)):
+        (tmp_path / name).mkdir()
+        write_labels(tmp_path / name / "a.nii.gz", data)
+        load_or_align(open_source("", tmp_path / name, pattern="*.nii.gz"), 16,
+                      tmp_path / f"{name}.out", progress=False)
+    flat = stored_bytes(tmp_path / "flat.out")
+    assert flat == stored_bytes(tmp_path / "deep.out")
+    assert np.load(io.BytesIO(flat["aligned.npy"])).shape == (1, 16, 16)
+
+
+def test_other_labels_give_the_same_slices_and_another_key(small, tmp_path):
+    first = load_or_align(open_source("ACDC", small), 16, tmp_path / "out", progress=False)
+    for path in small.glob("*/*_gt.nii.gz"):
+        labels = np.asarray(nib.load(path).dataobj)
+        write_labels(path, np.array([0, 600, 200, 500], dtype=np.int16)[labels])
+    named = open_source("ACDC", small, {500: "LV", 200: "MYO", 600: "RV"})
+    other = load_or_align(named, 16, tmp_path / "out", progress=False)
+    assert (other.aligned == first.aligned).all() and (other.unrotated == first.unrotated).all()
+    pd.testing.assert_frame_equal(other.table, first.table)
+    assert other.fingerprint != first.fingerprint
+    with pytest.raises(acdc.DataError, match="frame01_gt.nii.gz.*found values .*500"):
+        load_or_align(open_source("ACDC", small), 16, tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("open_it", [
+    lambda root: open_source("ACDC", root, "mms"),
+    lambda root: open_source("ACDC", root, {1: "RV"}),
+    lambda root: open_source("ACDC", root, pattern="*.mha"),
+    lambda root: open_source("ACDC", root, pattern="/*"),
+    lambda root: open_source("ACDC", root / "nowhere", pattern="*"),
+])
+def test_unusable_labels_pattern_or_folder_are_refused(small, open_it):
+    with pytest.raises(acdc.DataError, match="expected"):
+        open_it(small)
 
 
 # ------------------------------------------------------------------------------------------ split
@@ -207,6 +419,17 @@ def test_split_by_slice_is_50_20_30_and_puts_patients_on_both_sides():
     assert set(table["patient"].iloc[parts["train"]]) & set(table["patient"].iloc[parts["test"]])
 
 
+def test_patients_of_no_known_group_are_split_like_a_group():
+    table = patients(4).assign(group=UNKNOWN)
+    parts = dataset.split(table)
+    assert [table["patient"].iloc[rows].nunique() for rows in parts.values()] == [10, 4, 6]
+    mixed = patients(4)
+    mixed.loc[mixed["patient"].str.startswith("NOR"), "group"] = UNKNOWN
+    counts = [table["patient"].iloc[rows].str.startswith("NOR").sum()
+              for rows in dataset.split(mixed).values()]
+    assert sum(counts) == 12 and counts[0] == 6  # three slices a patient
+
+
 def test_split_that_cannot_be_made_is_refused():
     with pytest.raises(ValueError, match="'patient' or 'slice', found 'volume'"):
         dataset.split(patients(2), "volume")
@@ -226,6 +449,16 @@ def test_cardiac_function_by_hand(small):
         "ed_ml": pytest.approx(25 * 30 / 1000), "es_ml": pytest.approx(10 * 30 / 1000),
         "ef_percent": pytest.approx(60),
     }]
+
+
+def test_cardiac_function_of_unknown_phases_is_not_a_number(tmp_path):
+    for name, side in (("a_ED", 4), ("a_ES", 2), ("b_ES", 3), ("c", 3)):
+        write_labels(tmp_path / f"{name}.nii.gz", stack(side), (2.0, 1.5, 10.0))
+    found = dataset.cardiac_function(open_source("", tmp_path, pattern="*"), progress=False)
+    assert list(found.columns) == ["patient", "group", "ed_ml", "es_ml", "ef_percent"]
+    assert found["patient"].tolist() == ["a", "b", "c"] and set(found["group"]) == {UNKNOWN}
+    assert found[["ed_ml", "es_ml", "ef_percent"]].to_numpy() == pytest.approx(np.array([
+        [16 * 0.03, 4 * 0.03, 75], [np.nan, 9 * 0.03, np.nan], [np.nan] * 3]), nan_ok=True)
 
 
 def test_averaging_keeps_hearts_at_least_as_well_as_nearest_neighbours(source):

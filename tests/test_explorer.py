@@ -214,13 +214,16 @@ def test_the_same_group_or_slice_can_be_chosen_again(patients, atlas, button):
     assert patients.state.z == pytest.approx(encoded)
 
 
-def test_group_without_slices_is_said_and_leads_nowhere(atlas):
-    panel = Explorer([replace(atlas, table=atlas.table.assign(group="NOR"))])
+def test_groups_are_those_of_the_run_and_one_without_slices_leads_nowhere(atlas):
+    panel = Explorer([replace(atlas, table=atlas.table.assign(group="NOR", phase="ED"))])
+    assert [value for _, value in panel.group.options] == ["-", "", "NOR"]
     panel.sliders[0].value = 1.0
     before = pictures(panel)
-    panel.group.value = "DCM"
-    assert "found &#x27;DCM&#x27;" in panel.message.value and pictures(panel) == before
+    panel.phase.value = "ES"
     panel.group.value = "NOR"
+    assert "&#x27;NOR&#x27; and &#x27;ES&#x27;" in panel.message.value
+    assert pictures(panel) == before
+    panel.phase.value = ""
     assert panel.message.value == "" and panel.state.start_name == "mean of NOR"
 
 

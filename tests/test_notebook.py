@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,8 @@ def environment(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("CVAE_PROFILE", "smoke")
     monkeypatch.setitem(profiles.PROFILES, "smoke", replace(tiny, name="smoke", epochs=1))
     monkeypatch.setattr(train, "best_device", lambda: torch.device("cpu"))
+    for name in ("CVAE_LABELS", "CVAE_PATTERN"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -65,6 +68,93 @@ def test_wrong_setting_stops_at_the_first_cell(environment, monkeypatch, name, v
     monkeypatch.setenv(name, value)
     with pytest.raises(error, match=value):
         notebook.begin("01")
+
+
+# ------------------------------------------------------------------------- a data set of one's own
+@pytest.fixture
+def mnms(source, tmp_path, monkeypatch):
+    """The phantom's volumes as a plain folder in ACDC_ROOT, 1 being LV and 3 RV."""
+    for frame in source.frames:
+        image = nib.load(frame.label_path)
+        labels = np.array([0, 3, 2, 1], dtype=np.uint8)[np.asarray(image.dataobj)]
+        folder = tmp_path / "MNMS hearts" / frame.patient
+        folder.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(labels, image.affine), folder / f"sa_{frame.phase}.nii.gz")
+    monkeypatch.setenv("ACDC_ROOT", str(tmp_path / "MNMS hearts"))
+    return tmp_path / "MNMS hearts"
+
+
+MNMS = {1: "LV", 2: "MYO", 3: "RV"}
+PATTERN = "*/sa_E*.nii.gz"
+
+
+@pytest.mark.parametrize(("arguments", "settings"), [
+    ({"labels": "mnms", "pattern": PATTERN}, {}),
+    ({"labels": MNMS, "pattern": PATTERN}, {}),
+    ({}, {"CVAE_LABELS": " MNMS ", "CVAE_PATTERN": f" {PATTERN} "}),
+    ({}, {"CVAE_LABELS": json.dumps(MNMS), "CVAE_PATTERN": PATTERN}),
+    ({"labels": "MNMS"}, {"CVAE_LABELS": "  ", "CVAE_PATTERN": PATTERN}),
+    # The environment goes before the notebook.
+    ({"labels": "ACDC", "pattern": "nothing"}, {"CVAE_LABELS": "MNMS", "CVAE_PATTERN": PATTERN}),
+])
+def test_begin_reads_a_plain_folder_with_its_own_labels(
+        environment, mnms, slices, monkeypatch, arguments, settings):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    study = notebook.begin("01", **arguments)
+    assert study.stamp.startswith("Data: MNMS hearts labels, 10 patients; split by patient")
+    assert study.source.root == mnms
+    assert {frame.group for frame in study.source.frames} == {"unknown"}
+    assert set(study.slices.table["phase"]) == {"ED", "ES"}
+    assert study.slices.table["patient"].nunique() == 10
+    # The same hearts, so the same slices, in the same order.
+    assert (study.slices.aligned == slices.aligned).all()
+    assert (study.slices.unrotated == slices.unrotated).all()
+    assert all(len(study.part(name)) > 0 for name in ("train", "validation", "test"))
+
+
+def test_labels_of_ones_own_need_no_pattern_in_the_layout_of_acdc(
+        environment, source, slices, monkeypatch):
+    monkeypatch.setenv("ACDC_ROOT", str(source.root))
+    study = notebook.begin("01", labels={0: 0, 1: 1, 2: 2, 3: 3})
+    assert study.stamp.startswith("Data: ACDC labels, 10 patients")
+    assert study.source.fingerprint == source.fingerprint
+    assert notebook.begin("01", labels="MNMS").source.fingerprint != source.fingerprint
+
+
+@pytest.mark.parametrize(("name", "value", "message"), [
+    ("CVAE_LABELS", "mms", "ACDC, MNMS, or a mapping.*found 'mms'"),
+    ("CVAE_LABELS", "[1, 2, 3]", r"ACDC, MNMS, or a mapping.*found '\[1, 2, 3\]'"),
+    ("CVAE_LABELS", "{1: LV, 2: MYO}", "CVAE_LABELS: expected a name or a mapping as JSON, such as "
+                                       ".*found '{1: LV, 2: MYO}'"),
+    ("CVAE_LABELS", '{"1": "LV"', "CVAE_LABELS: expected a name or a mapping as JSON"),
+    ("CVAE_LABELS", "{}", "names MYO and LV; found {}"),
+    ("CVAE_LABELS", '{"1": "LV"}', "names MYO and LV; found {'1': 'LV'}"),
+    ("CVAE_LABELS", '{"1": "LV", "2": "MYO", "3": "LA"}', "BACKGROUND, RV, MYO and LV.*'LA'"),
+    ("CVAE_PATTERN", "*.nii", r"expected label volumes named \*\.nii, found none"),
+    ("CVAE_PATTERN", "/tmp/*.nii.gz", "'/tmp/\\*.nii.gz': expected a pattern relative to"),
+])
+def test_unusable_labels_or_pattern_stop_at_the_first_cell(
+        environment, mnms, monkeypatch, name, value, message):
+    monkeypatch.setenv("CVAE_PATTERN", PATTERN)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match=message):
+        notebook.begin("01")
+
+
+def test_labels_that_are_not_acdc_are_named_with_what_to_do(environment, mnms):
+    path = mnms / "patient001" / "sa_ED.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 50, image.affine), path)
+    study = notebook.begin("01", pattern=PATTERN)
+    with pytest.raises(DataError, match=r"sa_ED.nii.gz: expected labels 0 \(BACKGROUND\), 1 \(RV\)"
+                                        r".*found values \[0, 50, 100, 150\].*begin\(.*labels="):
+        study.slices  # noqa: B018
+
+
+def test_phantom_needs_neither_labels_nor_pattern(environment, source):
+    study = notebook.begin("01", labels="MNMS", pattern=PATTERN)
+    assert study.source.name == "phantom" and study.source.fingerprint == source.fingerprint
 
 
 @pytest.mark.parametrize(("gpu", "expected"), [(True, "report"), (False, "quick")])
