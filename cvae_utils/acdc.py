@@ -13,6 +13,7 @@ Bernard et al., IEEE TMI 37(11), 2018, doi 10.1109/TMI.2018.2837502.
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import re
@@ -30,6 +31,8 @@ from cvae_utils.storage import DataError
 
 SUBSETS = ("training", "testing")
 PHASES = ("ED", "ES")
+#: Bytes of a volume, uncompressed; the largest of ACDC has a few MB.
+LARGEST_VOLUME = 2**31
 #: Axes of every array of this package: x to the patient's left, y to the back, z to the head.
 AXES = ("L", "P", "S")
 
@@ -193,7 +196,7 @@ def read_volume(path: Path) -> Volume:
     try:
         raw = Path(path).read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+            raw = _unzip(raw)
         with np.errstate(all="ignore"):  # numbers that overflow are refused below
             image, header_mm, affine_mm = _open_image(raw)
             orientation = nib.orientations.ornt_transform(
@@ -223,6 +226,16 @@ def read_volume(path: Path) -> Volume:
                         f"pixels, found voxels of {spacing_mm} mm along {', '.join(AXES)}. Save "
                         "the file with an affine that says so.")
     return Volume(data, spacing_mm)
+
+
+def _unzip(compressed: bytes) -> bytes:
+    """Like gzip.decompress, but it stops at what no volume needs."""
+    file, raw = gzip.GzipFile(fileobj=io.BytesIO(compressed)), bytearray()
+    while part := file.read(2**16):
+        raw += part
+        if len(raw) > LARGEST_VOLUME:
+            raise ValueError(f"it unpacks to more than {LARGEST_VOLUME} bytes")
+    return bytes(raw)
 
 
 def _open_image(raw: bytes) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-from cvae_utils.girder import LARGEST_FILE, Entry, Girder, Patience, folded, is_plain, partials_of
+from cvae_utils.girder import LARGEST_FILE, Entry, Girder, Patience, folded, is_plain
 from cvae_utils.storage import DataError, output_root, read_json, write_json
 
 SERVER = "https://humanheart-project.creatis.insa-lyon.fr/database/api/v1"
@@ -103,7 +103,7 @@ def download(root: Path, *, accept_licence: bool, images: str | Iterable[str | i
                 _fetch_whole(girder, folder, root, bar)
             else:
                 _fetch_files(girder, folder, root, patients, workers, bar)
-            _write_manifest(root, origin, whole_zip)
+            _write_manifest(root, origin, whole_zip or _has_whole(root))
     except OSError as error:
         raise DataError(_disk_message(root, error)) from None
     return root
@@ -255,9 +255,6 @@ def _fetch_files(girder: Girder, folder: str, root: Path, images: set[str] | Non
 
     for _ in _parallel(girder, fetch, missing.items(), workers):
         bar.finish_file()
-    for path in wanted:
-        for left in partials_of(root / path):
-            left.unlink()
 
 
 def _wanted(girder: Girder, folder: str, images: set[str] | None,
@@ -452,7 +449,7 @@ def _checked_members(archive: Path, infos: list[zipfile.ZipInfo]) \
         if not info.is_dir():
             members[path] = info
     visible = {PurePosixPath(path): info for path, info in members.items()
-               if not re.search(r"(^|/)\.", path) and not path.startswith("__MACOSX/")}
+               if not re.search(r"(^|/)\.", path)}
     return _without_top(archive, visible)
 
 

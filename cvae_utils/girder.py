@@ -230,7 +230,7 @@ class Girder:
         return page, None if total is None else int(total)
 
     def _read(self, url: str) -> tuple[bytes, str | None]:
-        with self._open(url) as response:
+        with self._open(url, url) as response:
             body = bytearray()
             for chunk in self._chunks(response):
                 body += chunk
@@ -287,7 +287,7 @@ class Girder:
                 partial.drop()
                 raise _Passing("bytes with another SHA-512")
 
-        self._retried(f"{url} ({partial.target.name})", attempt, lambda: partial.length)
+        self._retried(_named(url, partial), attempt, lambda: partial.length)
         self._check_stopped()
         partial.finish()
 
@@ -296,7 +296,7 @@ class Girder:
         start = partial.length
         query = f"?offset={start}" if start else ""
         headers = {"Range": f"bytes={start}-"} if start else {}
-        with self._open(url + query, headers, resuming=bool(start)) as response:
+        with self._open(url + query, _named(url, partial), headers, bool(start)) as response:
             if response.status_code == 416:
                 partial.drop()
                 raise _Passing("that the file ends before what is here of it")
@@ -311,7 +311,7 @@ class Girder:
             if not partial.append(self._chunks(response), limit):
                 partial.drop()
                 if size is None:
-                    raise self._error(url, f"at most {limit} bytes", "more")
+                    raise self._error(_named(url, partial), f"at most {limit} bytes", "more")
                 raise _Passing(f"more than {size} bytes")
 
     @staticmethod
@@ -325,9 +325,13 @@ class Girder:
             raise _Passing(f"a part of the file that was not asked for ({_clip(value)!r})")
 
     @contextlib.contextmanager
-    def _open(self, url: str, headers: dict | None = None,
+    def _open(self, url: str, name: str, headers: dict | None = None,
               resuming: bool = False) -> Iterator[requests.Response]:
-        """The answer to a GET: 200, or when resuming 206 or 416; its body is yet to be read."""
+        """The answer to a GET: 200, or when resuming 206 or 416; its body is yet to be read.
+
+        name: of what is asked for, for messages.
+        """
+        where = name
         for _ in range(MOST_REDIRECTS + 1):
             self._check_stopped()
             try:
@@ -337,18 +341,19 @@ class Girder:
             except (requests.ConnectionError, requests.Timeout) as error:
                 raise _Passing(_clip(f"{type(error).__name__}: {error}")) from None
             except (requests.RequestException, ValueError) as error:
-                raise self._error(url, "an answer", _clip(str(error))) from None
+                raise self._error(where, "an answer", _clip(str(error))) from None
             with contextlib.closing(response):
                 if response.status_code in (301, 302, 303, 307, 308):
-                    url = self._redirected(url, response.headers.get("Location", ""))
+                    url = self._redirected(url, response.headers.get("Location", ""), where)
+                    where = f"{name}, redirected to {_clip(url)}"
                     continue
                 if response.status_code in ((200, 206, 416) if resuming else (200,)):
                     yield response
                     return
-                self._refuse(url, response)
-        raise self._error(url, "a file", f"more than {MOST_REDIRECTS} redirects")
+                self._refuse(where, response)
+        raise self._error(name, "an answer", f"more than {MOST_REDIRECTS} redirects")
 
-    def _redirected(self, url: str, location: str) -> str:
+    def _redirected(self, url: str, location: str, where: str) -> str:
         try:
             target = urljoin(url, location)
             scheme = urlsplit(target).scheme
@@ -356,10 +361,11 @@ class Girder:
             target = scheme = ""
         allowed = ("https",) if url.startswith("https:") else ("http", "https")
         if not location or scheme not in allowed:
-            raise self._error(url, f"a redirect to {' or '.join(allowed)}", _clip(repr(location)))
+            raise self._error(where, f"a redirect to {' or '.join(allowed)}",
+                              _clip(repr(location)))
         return target
 
-    def _refuse(self, url: str, response: requests.Response) -> None:
+    def _refuse(self, where: str, response: requests.Response) -> None:
         status = response.status_code
         if status == 429 or status >= 500:
             raise _Passing(f"HTTP status {status}", _retry_after(response))
@@ -367,7 +373,7 @@ class Girder:
         with contextlib.suppress(ValueError, RecursionError, AttributeError, _Passing):
             body = b"".join(chunk for chunk, _ in zip(self._chunks(response), range(16)))
             reason = json.loads(body).get("message", reason)
-        raise self._error(url, "the data", f"HTTP status {status}: {_clip(str(reason))}")
+        raise self._error(where, "an answer", f"HTTP status {status}: {_clip(str(reason))}")
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """The body as it comes, never decoded; _Passing if it ends early, stalls or trickles."""
@@ -459,8 +465,8 @@ class _Partial:
                 if length > limit:
                     return False
                 file.write(chunk)
-                file.flush()  # so that a killed process has lost nothing
                 self._tell(length)
+            file.flush()
             os.fsync(file.fileno())
         return True
 
@@ -471,14 +477,14 @@ class _Partial:
     def finish(self) -> None:
         """Rename to the target; partial files of other versions are of no more use."""
         self.path.replace(self.target)
-        for left in partials_of(self.target):
-            left.unlink(missing_ok=True)
+        others = re.compile(re.escape(f".{self.target.name}.") + r"[0-9a-f]{12}\.partial")
+        for path in self.target.parent.iterdir():
+            if others.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
-def partials_of(target: Path) -> list[Path]:
-    """What interrupted calls have left of a file."""
-    pattern = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{12}\.partial")
-    return [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]
+def _named(url: str, partial: _Partial) -> str:
+    return f"{url} ({partial.target.name})"
 
 
 def _content_length(response: requests.Response) -> int | None:

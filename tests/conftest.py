@@ -19,7 +19,8 @@ REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
 
 @pytest.fixture(autouse=True)
 def settings_of_the_user_do_not_count(monkeypatch):
-    for name in ("ACDC_ROOT", "CVAE_DATA", "CVAE_PROFILE", "CVAE_OUT"):
+    for name in ("ACDC_ROOT", "CVAE_DATA", "CVAE_PROFILE", "CVAE_OUT", "CVAE_LABELS",
+                 "CVAE_PATTERN"):
         monkeypatch.delenv(name, raising=False)
 
 

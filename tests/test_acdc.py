@@ -281,6 +281,15 @@ def test_unusable_volume_is_refused_with_path_and_remedy(tmp_path, raw, remedy):
     assert str(path) in str(error.value) and remedy in str(error.value)
 
 
+def test_volume_that_unpacks_to_more_than_any_is_not_unpacked(tmp_path, monkeypatch):
+    path = write(tmp_path / "large.nii.gz", nifti())
+    monkeypatch.setattr(acdc, "LARGEST_VOLUME", len(nifti()))
+    assert (read_labels(path).data == LABELS).all()
+    monkeypatch.setattr(acdc, "LARGEST_VOLUME", len(nifti()) - 1)
+    with pytest.raises(DataError, match=r"large.nii.gz: .*unpacks to more than"):
+        read_labels(path)
+
+
 def test_missing_volume_is_refused_with_its_path(tmp_path):
     with pytest.raises(DataError, match="nowhere.nii.gz"):
         read_labels(tmp_path / "nowhere.nii.gz")
