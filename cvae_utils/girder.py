@@ -1,6 +1,7 @@
 """List the folders of a public Girder server and fetch their files: resumed, checked, bounded.
 
-What this relies on is documented by every Girder server under /api/v1:
+What this relies on, by the page that every Girder server shows under /api/v1, and by Girder's
+source (versions 3 to 5) where the page is silent:
 
     GET /folder?parentType=folder&parentId=ID, GET /item?folderId=ID
         A JSON list of sub-folders, of items. `limit`, `offset` and `sort` page it. The header

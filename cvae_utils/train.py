@@ -29,6 +29,9 @@ from cvae_utils.model import ConvVAE, one_hot
 from cvae_utils.profiles import Profile
 from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
 
+#: Label maps of a part of the data up to this size stay in memory, on the device; larger ones are
+#: read from disk a batch at a time.
+RESIDENT_BYTES = 2**30
 RUN_FILES = ("model.safetensors", "config.json", "history.csv", "steps.csv", "results.json",
              "environment.json")
 
@@ -156,8 +159,7 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], device:
     vae = build_model(asdict(profile)).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=profile.learning_rate,
                                   weight_decay=profile.weight_decay)
-    # Label maps stay bytes, on the device; they are one-hot encoded a batch at a time.
-    training, validation = (torch.from_numpy(slices.aligned[split[part]]).to(device)
+    training, validation = (_Part(slices.aligned, split[part], device)
                             for part in ("train", "validation"))
     batch_size = min(profile.batch_size, len(training))
     steps_per_epoch = len(training) // batch_size  # the last, smaller batch is dropped
@@ -174,7 +176,7 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], device:
         order = torch.randperm(len(training), device=device)
         for batch in order[:steps_per_epoch * batch_size].split(batch_size):
             beta = losses.beta_at(len(steps) / total_steps, config.beta, config.schedule)
-            target = one_hot(training[batch])  # (B, 4, S, S)
+            target = one_hot(training.maps(batch))  # (B, 4, S, S)
             noise = torch.randn(batch_size, profile.latent_dim, device=device)
             with autocast(device):
                 scores, mu, logvar = vae(target, noise)
@@ -212,6 +214,28 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], device:
     return vae.eval(), pd.DataFrame(history), pd.DataFrame(steps), environment
 
 
+class _Part:
+    """Label maps of one part of the data as bytes, (N, S, S); `maps` puts a batch on the device."""
+
+    def __init__(self, aligned: np.ndarray, rows: np.ndarray, device: torch.device):
+        self.aligned, self.rows, self.device = aligned, rows, device
+        resident = len(rows) * aligned[0].size <= RESIDENT_BYTES
+        self.resident = torch.from_numpy(aligned[rows]).to(device) if resident else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def maps(self, index: torch.Tensor) -> torch.Tensor:
+        if self.resident is not None:
+            return self.resident[index]
+        return torch.from_numpy(self.aligned[self.rows[index.cpu().numpy()]]).to(self.device)
+
+    def in_order(self, count: int):
+        """All of them, so many at a time."""
+        for index in torch.arange(len(self), device=self.device).split(count):
+            yield self.maps(index)
+
+
 def learning_rate_factor(step: int, total: int, profile: Profile) -> float:
     """Linear warm-up over `warmup_steps`, then constant or a half cosine to zero."""
     if step < profile.warmup_steps:
@@ -230,12 +254,12 @@ def _step_row(epoch: int, beta: float, loss, terms: losses.Terms) -> dict:
 
 
 @torch.inference_mode()
-def _epoch_row(epoch: int, steps: list[dict], vae: ConvVAE, validation: torch.Tensor,
+def _epoch_row(epoch: int, steps: list[dict], vae: ConvVAE, validation: _Part,
                beta: float) -> dict:
     """History of one epoch: means over its steps, and the validation slices from mu."""
     vae.eval()
     sums, dice = np.zeros(4), []
-    for maps in validation.split(latents.batch_size(vae.size)):
+    for maps in validation.in_order(latents.batch_size(vae.size)):
         target = one_hot(maps)
         mu, logvar = vae.encode(target)
         scores = vae.decode(mu)
@@ -296,16 +320,18 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
     the three (a model can be valid by drawing one heart over and over).
     """
     results = {"samples": samples}
-    for name, maps in (("validation", slices.aligned[split["validation"]]),
-                       ("test", slices.aligned[split["test"]]),
-                       ("unrotated", slices.unrotated[split["test"]])):
-        rebuilt = latents.reconstruct(vae, maps)
-        by_class = metrics.mean_by_class(metrics.dice_per_class(rebuilt, maps))
+    for name, maps, rows in (("validation", slices.aligned, split["validation"]),
+                             ("test", slices.aligned, split["test"]),
+                             ("unrotated", slices.unrotated, split["test"])):
+        dice = _by_blocks(lambda part: metrics.dice_per_class(latents.reconstruct(vae, part), part),
+                          maps, rows)
+        by_class = metrics.mean_by_class(dice)
         results |= {f"{name}_dice_{structure}": value for structure, value in by_class.items()}
-        results[f"{name}_dice"] = float(np.mean(metrics.dice_per_slice(rebuilt, maps)))
+        results[f"{name}_dice"] = float(np.mean(np.nanmean(dice, axis=1)))
 
-    test = latents.encode(vae, slices.aligned[split["test"]])
-    train = latents.encode(vae, slices.aligned[split["train"]])
+    test, train = (latents.Posterior(*np.split(
+        _by_blocks(lambda part: np.concatenate(latents.encode(vae, part), axis=1), slices.aligned,
+                   split[name]), 2, axis=1)) for name in ("test", "train"))
     kl = metrics.kl_per_dimension(*train)
     results |= {
         "test_kl": float(metrics.kl_per_dimension(*test).sum()),
@@ -315,11 +341,21 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
         "mu_sd": train.mu.std(axis=0)[np.argsort(-kl)].tolist(),
     }
     drawn = latents.decode(vae, latents.sample_prior(samples, vae.latent_dim, seed))
-    real = slices.aligned[split["test"]]
-    drawn_sd, real_sd = (metrics.areas(maps).std(axis=0) for maps in (drawn, real))
+    areas = {}
+    for name, maps, rows in (("prior", drawn, np.arange(samples)),
+                             ("real", slices.aligned, split["test"])):
+        areas[name] = _by_blocks(metrics.areas, maps, rows)
+        results[f"no_rv_{name}"] = float((areas[name][:, 0] == 0).mean())
+        results[f"valid_{name}"] = float(_by_blocks(metrics.is_valid, maps, rows).mean())
+        results[f"valid_{name}_open_wall"] = float(
+            _by_blocks(lambda part: metrics.is_valid(part, True), maps, rows).mean())
+    drawn_sd, real_sd = areas["prior"].std(axis=0), areas["real"].std(axis=0)
     results["spread_prior"] = float((drawn_sd[real_sd > 0] / real_sd[real_sd > 0]).mean())
-    for name, maps in (("prior", drawn), ("real", real)):
-        results[f"no_rv_{name}"] = float((metrics.areas(maps)[:, 0] == 0).mean())
-        results[f"valid_{name}"] = float(metrics.is_valid(maps).mean())
-        results[f"valid_{name}_open_wall"] = float(metrics.is_valid(maps, True).mean())
     return results
+
+
+def _by_blocks(measure, maps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`measure` of maps[rows], a block at a time: the maps may lie on disk and not fit memory."""
+    count = 16 * latents.batch_size(maps.shape[-1])
+    return np.concatenate([measure(maps[rows[start:start + count]])
+                           for start in range(0, len(rows), count)])

@@ -78,6 +78,22 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(again, brief):
     assert not same_weights(first, again(replace(brief, seed=1))[0])
 
 
+def test_slices_read_from_disk_batch_by_batch_train_and_score_the_same(
+        again, brief, run, slices, split, tmp_path, monkeypatch):
+    np.save(tmp_path / "aligned.npy", slices.aligned)
+    on_disk = replace(slices, aligned=np.load(tmp_path / "aligned.npy", mmap_mode="r"))
+    expected, expected_scores = again(brief), evaluate(run.model, slices, split, 20)
+    monkeypatch.setattr(train, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(train.latents, "BATCH_PIXELS", 2 * 32**2)  # blocks of 32 slices
+    assert train._Part(on_disk.aligned, split["train"], CPU).resident is None
+    trained, history, *_ = fit(brief, on_disk, split, CPU, progress=False)
+    assert same_weights(expected[0], trained)
+    pd.testing.assert_frame_equal(history, expected[1], rtol=1e-4)
+    scores = evaluate(run.model, on_disk, split, 20)
+    assert len(split["test"]) > 32
+    assert {k: pytest.approx(v, rel=1e-3, abs=1e-4) for k, v in scores.items()} == expected_scores
+
+
 def test_epochs_before_beta_has_risen_are_never_the_best(again, config, tiny, monkeypatch):
     losses = {1: 0.0, 2: 0.0, 3: 0.0, 4: 4.0, 5: 3.0, 6: 5.0}
     monkeypatch.setattr(train, "_epoch_row", lambda epoch, *_: {
@@ -384,7 +400,8 @@ def test_validation_scores_are_means_over_slices(untrained):
     for batch in (2, 256):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(train.latents, "BATCH_PIXELS", batch * 32**2)
-            rows.append(train._epoch_row(4, step, untrained, torch.from_numpy(maps), 1000.0))
+            part = train._Part(maps, np.arange(len(maps)), CPU)
+            rows.append(train._epoch_row(4, step, untrained, part, 1000.0))
     assert rows[0] == pytest.approx(rows[1], rel=1e-4)
     assert (rows[0]["epoch"], rows[0]["beta"], rows[0]["train_kl"]) == (4, 5, 2)
     assert rows[0]["train_dice_loss"] == pytest.approx(0.4)
