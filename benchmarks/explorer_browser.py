@@ -13,16 +13,14 @@ benchmarks/results.json.
 import base64
 import io
 import sys
-import tempfile
 from pathlib import Path
 
-import nbformat
 import numpy as np
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-from lab import chromium, jupyter_lab, run_notebook  # noqa: E402
+from lab import opened_notebook  # noqa: E402
 
 from cvae_utils import results  # noqa: E402
 from cvae_utils.storage import machine  # noqa: E402
@@ -159,16 +157,9 @@ def measure(page) -> dict:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root, settings = Path(folder) / "root", Path(folder) / "settings"
-        root.mkdir()
-        book = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, CELLS)))
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(book, root / "latency.ipynb")
-        with jupyter_lab(root, settings) as url_of, chromium() as browser:
-            page = browser.new_page(viewport={"width": 1500, "height": 1200})
-            run_notebook(page, url_of("latency.ipynb"))
-            found = measure(page) | {"machine": machine(), "run": RUN, "browser": browser.version}
+    with opened_notebook(CELLS) as page:
+        found = measure(page) | {"machine": machine(), "run": RUN,
+                                 "browser": page.context.browser.version}
     results.record(Path(__file__).resolve().parent, "explorer_browser", found)
     for name, title in (("heart_ms", "new heart"), ("all_ms", "all five panels"),
                         ("plain_ms", "plain way: a figure in an Output")):

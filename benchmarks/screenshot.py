@@ -4,14 +4,11 @@
 """
 
 import sys
-import tempfile
 from pathlib import Path
-
-import nbformat
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-from lab import chromium, jupyter_lab, run_notebook  # noqa: E402
+from lab import opened_notebook  # noqa: E402
 
 CELL = f"""
 import sys
@@ -27,20 +24,12 @@ explorer.widget
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root, settings = Path(folder) / "root", Path(folder) / "settings"
-        root.mkdir()
-        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(book, root / "explorer.ipynb")
-        with jupyter_lab(root, settings) as url_of, chromium() as browser:
-            page = browser.new_page(viewport={"width": 1500, "height": 1400})
-            run_notebook(page, url_of("explorer.ipynb"))
-            page.wait_for_timeout(1500)
-            box = page.locator(".cvae-explorer").bounding_box()
-            strip = page.locator("img.cvae-strip").bounding_box()
-            box["width"] = strip["x"] + strip["width"] + 6 - box["x"]  # the rest is empty
-            page.screenshot(path=REPOSITORY / "figures" / "explorer.png", clip=box)
+    with opened_notebook([CELL], height=1400) as page:
+        page.wait_for_timeout(1500)
+        box = page.locator(".cvae-explorer").bounding_box()
+        strip = page.locator("img.cvae-strip").bounding_box()
+        box["width"] = strip["x"] + strip["width"] + 6 - box["x"]  # the rest is empty
+        page.screenshot(path=REPOSITORY / "figures" / "explorer.png", clip=box)
 
 
 if __name__ == "__main__":

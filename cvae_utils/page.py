@@ -16,7 +16,9 @@ import numpy as np
 from torch import nn
 
 from cvae_utils import latents
+from cvae_utils.acdc import PHASES
 from cvae_utils.atlas import Atlas
+from cvae_utils.download import CITATION, LICENCE
 from cvae_utils.labels import COLOURS, GROUP_COLOURS, LONG_NAMES, Label, groups_of
 from cvae_utils.storage import write_text
 
@@ -24,12 +26,10 @@ TEMPLATE = Path(__file__).with_name("page.html")
 PLACE_OF_DATA = "{{data}}"
 #: What must be said beside a picture that derives from a data set.
 LICENCES = {
-    "ACDC": "Derived from the ACDC database: CC BY-NC-SA 4.0; cite O. Bernard et al., "
-            "IEEE TMI 37(11), 2018, doi 10.1109/TMI.2018.2837502",
+    "ACDC": f"Derived from the ACDC database: {LICENCE}; cite {CITATION}",
     "phantom": "Synthetic hearts",
 }
 LAYERS = {nn.Linear: "linear", nn.ConvTranspose2d: "up", nn.Conv2d: "conv"}
-PHASES = ("ED", "ES")
 NEIGHBOURS = 15  # as latents.place
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cvae_utils.labels import STRUCTURE_NAMES
-from cvae_utils.storage import REPOSITORY, read_json, write_json
+from cvae_utils.storage import REPOSITORY, read_json, write_json, write_text
 
 FILE_NAME = "results.json"
 VERDICTS = {True: "holds", False: "does not hold", None: "cannot be told"}
@@ -138,7 +138,8 @@ def _preprocess_table(found: dict) -> str:
     return markdown_table(["data set", "slices", "processes", "slices a second", "peak memory"],
                           rows) + (
         f"\n\nThe phantom of 60 patients is 1x; aligned to {found['size']} x {found['size']}, with "
-        f"the unrotated twins, from files to disk ({found['machine']}). From 10x to 100x, time a "
+        f"the unrotated twins, from files to disk ({found['machine']}); memory is that of "
+        "the process that writes. From 10x to 100x, time a "
         f"slice changes by a factor of {found['time_100x_over_10x']:.2f} and peak memory by "
         f"{found['memory_100x_over_10x']:.2f}. At {found['plain_size']} x {found['plain_size']}, "
         f"{plain['here']:.2f} ms a slice; scikit-image, slice by slice, takes "
@@ -158,7 +159,7 @@ def update_readme(readme: Path, tables: dict[str, str]) -> None:
                               flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"{readme}: expected one place marked table:{name}, found {count}")
-    readme.write_text(text, encoding="utf-8")
+    write_text(readme, text)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,7 @@ def execute(path: Path, target: Path) -> None:
         if cell.cell_type == "code":  # widgets and progress bars are dead without their kernel
             cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    nbformat.write(book, partial)
-    partial.replace(target)
+    storage.write_text(target, nbformat.writes(book) + "\n")
 
 
 def main(chosen: list[str]) -> None:

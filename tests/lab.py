@@ -8,10 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+import nbformat
 
 #: No news banner, and outputs that are scrolled away stay in the page.
 SETTINGS = {
@@ -100,6 +103,21 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path, seconds: int = 60) 
 
 IDLE = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
 CELLS = "window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
+
+
+@contextlib.contextmanager
+def opened_notebook(cells: list[str], height: int = 1200):
+    """A notebook of these cells in JupyterLab, run: its Playwright page, 1500 pixels wide."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, settings = Path(folder) / "root", Path(folder) / "settings"
+        root.mkdir()
+        book = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(book, root / "cells.ipynb")
+        with jupyter_lab(root, settings) as url_of, chromium() as browser:
+            page = browser.new_page(viewport={"width": 1500, "height": height})
+            run_notebook(page, url_of("cells.ipynb"))
+            yield page
 
 
 def run_notebook(page, url: str, seconds: int = 300) -> None:
