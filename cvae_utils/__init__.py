@@ -15,7 +15,11 @@ Modules import only upward in this list, so a reader can go through it from top 
     model        ConvVAE
     losses       soft Dice, cross-entropy, KL divergence, beta schedules
     latents      encode, sample, traverse, rank, name, project
-    train        fit, evaluate, load_or_train
+    hardware     device, precision, memory
+    checkpoint   the state of a training that is not finished
+    runs         run folders: save, load
+    evaluation   what a trained VAE is worth, and how it was learnt
+    train        fit, load_or_train; one run from the shell
     figures      one function per figure of the report: arrays in, Figure out
     atlas        what the explorer shows of a run; the runs that come with the repository
     exploration  a walk through a latent space: start, moves, what is there

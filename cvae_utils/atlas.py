@@ -1,6 +1,6 @@
 """What the explorer shows of one run, beside its weights: measured once and kept with the run.
 
-    data/pretrained/quick-beta1000/     a run folder (see train.py), weights in float16
+    data/pretrained/quick-beta1000/     a run folder (see runs.py), weights in float16
         atlas/
             posterior.safetensors       mu and logvar of the training slices, (N, Z) float16
             slices.csv                  which slices these are, and where UMAP puts them
@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from cvae_utils import latents, metrics
 from cvae_utils.dataset import Slices
+from cvae_utils.runs import RUN_FILES, Run, load_run
 from cvae_utils.storage import REPOSITORY, code_stamp, complete_folder, read_json, write_json
-from cvae_utils.train import RUN_FILES, Run, load_run
 
 #: Runs that come with the repository.
 PRETRAINED = REPOSITORY / "data" / "pretrained"

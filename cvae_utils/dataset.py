@@ -1,5 +1,7 @@
 """From a data set to aligned slices on disk, a slice table, and training, validation and test."""
 
+import json
+import mmap
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +16,14 @@ from tqdm.auto import tqdm
 from cvae_utils import acdc, align, metrics, phantom
 from cvae_utils.labels import STRUCTURE_NAMES, Label, groups_of
 from cvae_utils.profiles import Profile
-from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
+from cvae_utils.storage import (
+    DataError,
+    code_stamp,
+    complete_folder,
+    read_json,
+    short_hash,
+    write_json,
+)
 
 SPLIT_NAMES = ("train", "validation", "test")
 SPLIT_FRACTIONS = (0.5, 0.2, 0.3)
@@ -41,11 +50,27 @@ def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
     """ACDC where the user has it, else the phantom, which is made in data/raw if need be.
 
     data: the folder data/; base: what a relative ACDC_ROOT is relative to, see acdc.find_root.
-    labels and pattern: see open_source; the phantom needs neither.
+    labels and pattern: see open_source; the phantom needs neither. CVAE_LABELS (a name, or a
+    mapping as JSON) and CVAE_PATTERN, where they are set, come first.
     """
+    labels = labels if (named := _labels_setting()) == "" else named
+    pattern = os.environ.get("CVAE_PATTERN", "").strip() or pattern
     root = acdc.find_root(data / "raw" / "acdc", base)
     return (open_source("ACDC", root, labels, pattern) if root else
             make_phantom(data, profile.phantom_patients, seed))
+
+
+def _labels_setting() -> str | dict:
+    """CVAE_LABELS: a name, or a mapping as JSON; '' if it is not set."""
+    value = os.environ.get("CVAE_LABELS", "").strip()
+    if not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise DataError(f"CVAE_LABELS: expected a name or a mapping as JSON, such as "
+                        f'{{"1": "LV", "2": "MYO", "3": "RV"}}, found {value!r} ({error}).'
+                        ) from None
 
 
 def make_phantom(data: Path, patients: int, seed: int = 0) -> Source:
@@ -119,6 +144,18 @@ def load_or_align(source: Source, size: int, folder: Path, progress: bool = True
         skipped=table[~kept].reset_index(drop=True),
         **read_json(target / "source.json"),
     )
+
+
+def read_rows(maps: np.ndarray, rows) -> np.ndarray:
+    """A copy of these rows of label maps that may lie on disk.
+
+    What was read is then let go: it stays in the system's cache, but does not count as this
+    process's memory, however much of a large file has been read.
+    """
+    found = np.array(maps[rows])
+    if isinstance(maps.base, mmap.mmap) and hasattr(maps.base, "madvise"):
+        maps.base.madvise(mmap.MADV_DONTNEED)
+    return found
 
 
 def align_all(source: Source, size: int, folder: Path, progress: bool = True,

@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 def loss_terms(scores: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Terms:
     """scores (N, 4, S, S) before the soft-max; target (N, 4, S, S) one-hot; mu, logvar (N, Z)."""
     log_p = functional.log_softmax(scores.float(), dim=1)
-    cross_entropy = -(target * log_p).sum(dim=1).mean()
+    cross_entropy = -(target * log_p).sum() / target[:, 0].numel()
     return Terms(cross_entropy, soft_dice(log_p.exp(), target), kl_divergence(mu, logvar))
 
 
@@ -42,10 +42,10 @@ def soft_dice(probability: Tensor, target: Tensor) -> Tensor:
     (2 sum p t + 1) / (sum p + sum t + 1) over pixels (Milletari et al. 2016, first power in the
     denominator); the 1 makes a structure that is rightly absent count 1 and not 0 / 0.
     """
-    p, t = probability[:, 1:], target[:, 1:]  # background is not a structure
-    overlap = (p * t).sum(dim=(2, 3))  # (N, 3)
-    total = (p + t).sum(dim=(2, 3))
-    return ((2 * overlap + SMOOTHING) / (total + SMOOTHING)).mean(dim=0)
+    overlap = (probability * target).sum(dim=(2, 3))  # (N, 4)
+    total = probability.sum(dim=(2, 3)) + target.sum(dim=(2, 3))
+    dice = ((2 * overlap + SMOOTHING) / (total + SMOOTHING)).mean(dim=0)
+    return dice[1:]  # background is no structure; to leave it out above would be slower
 
 
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -60,19 +60,43 @@ class ConvVAE(nn.Module):
 
 def one_hot(label_maps: Tensor) -> Tensor:
     """Label maps (N, S, S), any integer type -> (N, 4, S, S) float32 in channels-last layout."""
-    encoded = nn.functional.one_hot(label_maps.long(), CLASS_COUNT).permute(0, 3, 1, 2).float()
-    return encoded.contiguous(memory_format=torch.channels_last)
+    classes = torch.arange(CLASS_COUNT, dtype=label_maps.dtype, device=label_maps.device)
+    return (label_maps[..., None] == classes).permute(0, 3, 1, 2).float()
 
 
+class Upsample(nn.ConvTranspose2d):
+    """Transposed convolution 2x2 with stride 2: (N, C, H, W) -> (N, O, 2H, 2W).
+
+    Its windows do not overlap, so every pixel becomes 2 x 2 by one matrix product: on the CPU it
+    is computed as a 1x1 convolution whose 4 O channels are then laid out, because the gradient of
+    the weights of a transposed convolution is several times slower there. The result is the same.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        n, c, h, w = x.shape
+        weight = self.weight.permute(2, 3, 1, 0).reshape(-1, c, 1, 1)       # (2 * 2 * O, C, 1, 1)
+        pixels = nn.functional.conv2d(x, weight, self.bias.repeat(4))       # (N, 2 * 2 * O, H, W)
+        pixels = pixels.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, self.out_channels)
+        return (pixels.transpose(2, 3)                                      # (N, H, 2, W, 2, O)
+                .reshape(n, 2 * h, 2 * w, self.out_channels).permute(0, 3, 1, 2))
+
+
+# ELU in place: the convolution before it does not need its own output for the gradient, so this
+# saves memory. Not after Upsample, whose result is a view: autograd would copy it back and forth.
 def _down(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [
-        nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1), nn.ELU(),
-        nn.Conv2d(channels_out, channels_out, 3, padding=1), nn.ELU(),
+        nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1), nn.ELU(inplace=True),
+        nn.Conv2d(channels_out, channels_out, 3, padding=1), nn.ELU(inplace=True),
     ]
 
 
 def _up(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [
-        nn.ConvTranspose2d(channels_in, channels_out, 2, stride=2), nn.ELU(),
-        nn.Conv2d(channels_out, channels_out, 3, padding=1), nn.ELU(),
+        Upsample(channels_in, channels_out), nn.ELU(),
+        nn.Conv2d(channels_out, channels_out, 3, padding=1), nn.ELU(inplace=True),
     ]

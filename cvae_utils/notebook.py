@@ -1,7 +1,6 @@
 """What the first cell of every notebook does: profile, data, seed, device and folders."""
 
 import functools
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from cvae_utils import atlas, dataset, download, profiles, results, train
+from cvae_utils import atlas, dataset, download, hardware, profiles, results, runs, train
 from cvae_utils.figures import save_figure, stamp_figure, use_style
-from cvae_utils.storage import REPOSITORY, DataError, output_root
+from cvae_utils.storage import REPOSITORY, output_root
 
 
 @dataclass
@@ -28,6 +27,7 @@ class Study:
     profile: profiles.Profile
     source: dataset.Source
     device: torch.device
+    processes: int  # that train together
     seed: int
     split_by: str
     data_folder: Path
@@ -55,21 +55,31 @@ class Study:
         """Rows of the slice table of one part."""
         return self.slices.table.iloc[self.split[name]].reset_index(drop=True)
 
-    def run(self, beta: float, schedule: str = "constant", split_by: str = "") -> train.Run:
+    def run(self, beta: float, schedule: str = "constant", split_by: str = "") -> runs.Run:
         """The trained run at this beta: loaded if there is one, else trained and kept.
 
         split_by: another split than the study's, for comparison; the run's results are then
-        those of its own test part.
+        those of its own test part. Interrupted, it goes on where it was when it is called again.
         """
         by = split_by or self.split_by
         split = self.split if by == self.split_by else dataset.split(self.slices.table, by,
                                                                      self.seed)
-        config = train.RunConfig(self.profile, beta, schedule, self.seed, by,
-                                 self.slices.fingerprint)
-        return train.load_or_train(config, self.slices, split, self.data_folder / "runs",
-                                   self.device)
+        return train.load_or_train(self._config(beta, schedule, by), self.slices, split,
+                                   self.data_folder / "runs",
+                                   train.Machinery(self.device, self.processes))
 
-    def atlas(self, run: train.Run) -> "atlas.Atlas":
+    def betas(self) -> list[float]:
+        """The betas to compare: those of profiles.BETAS, and every other one of which there is a
+        complete run like those, for instance trained from a shell."""
+        found = train.find_betas(self._config(profiles.BETAS[0], "constant", self.split_by),
+                                 self.data_folder / "runs")
+        return sorted({*profiles.BETAS, *found})
+
+    def _config(self, beta: float, schedule: str, split_by: str) -> train.RunConfig:
+        return train.RunConfig(self.profile, beta, schedule, self.seed, split_by,
+                               self.slices.fingerprint)
+
+    def atlas(self, run: runs.Run) -> "atlas.Atlas":
         """What the explorer shows of a run of this study: measured once, and kept with the run."""
         return atlas.load_or_build(run, self.slices, self.split, self.stamp, self.seed)
 
@@ -117,8 +127,8 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
 
     ACDC results go to figures/, those of the phantom or of a plain folder to a folder of its name
     in there (not tracked), so that trying things out does not overwrite what is published; CVAE_OUT
-    redirects everything. Raises
-    acdc.DataError or ValueError if a setting or the data set cannot be used.
+    redirects everything. CVAE_PROCESSES trains on so many GPUs at once. Raises acdc.DataError or
+    ValueError if a setting or the data set cannot be used.
     """
     pd.set_option("display.width", 160, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
@@ -128,27 +138,20 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     if (accept_licence and not {"ACDC_ROOT", "CVAE_DATA"} & set(os.environ)
             and (download.is_unfinished(target) or not target.is_dir())):
         download.download(target, accept_licence=True)
-    labels = labels if (named := _labels_setting()) == "" else named
-    pattern = os.environ.get("CVAE_PATTERN", "").strip() or pattern
     source = dataset.find_source(out / "data", profile, REPOSITORY, seed, labels, pattern)
     apart = source.name != "ACDC" and not os.environ.get("CVAE_OUT")
-    study = Study(section, profile, source, train.best_device(), seed, split_by, out / "data",
-                  out / "figures" / source.name if apart else out / "figures")
+    study = Study(section, profile, source, hardware.best_device(), _processes(), seed, split_by,
+                  out / "data", out / "figures" / source.name if apart else out / "figures")
     print(study.stamp)
     return study
 
 
-def _labels_setting() -> str | dict:
-    """CVAE_LABELS: a name, or a mapping as JSON; '' if it is not set."""
-    value = os.environ.get("CVAE_LABELS", "").strip()
-    if not value.startswith("{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise DataError(f"CVAE_LABELS: expected a name or a mapping as JSON, such as "
-                        f'{{"1": "LV", "2": "MYO", "3": "RV"}}, found {value!r} ({error}).'
-                        ) from None
+def _processes() -> int:
+    """CVAE_PROCESSES: how many processes train together, one a GPU; 1 if it is not set."""
+    value = os.environ.get("CVAE_PROCESSES", "").strip() or "1"
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"CVAE_PROCESSES: expected a number of processes, found {value!r}")
+    return int(value)
 
 
 def check(statement: str, holds) -> None:

@@ -20,6 +20,7 @@ from cvae_utils.acdc import PHASES
 from cvae_utils.atlas import Atlas
 from cvae_utils.download import CITATION, LICENCE
 from cvae_utils.labels import COLOURS, GROUP_COLOURS, LONG_NAMES, Label, groups_of
+from cvae_utils.model import Upsample
 from cvae_utils.storage import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -29,7 +30,7 @@ LICENCES = {
     "ACDC": f"Derived from the ACDC database: {LICENCE}; cite {CITATION}",
     "phantom": "Synthetic hearts",
 }
-LAYERS = {nn.Linear: "linear", nn.ConvTranspose2d: "up", nn.Conv2d: "conv"}
+LAYERS = {nn.Linear: "linear", Upsample: "up", nn.Conv2d: "conv"}
 NEIGHBOURS = 15  # as latents.place
 
 

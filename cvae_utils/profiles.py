@@ -41,7 +41,7 @@ PROFILES = {
         Profile("smoke", size=32, base_channels=8, epochs=40, batch_size=16, learning_rate=4e-3,
                 decay="cosine", warmup_steps=10, patience=40, samples=100, phantom_patients=15),
         # Minutes on two CPU cores.
-        Profile("quick", size=64, base_channels=16, epochs=60, batch_size=32, learning_rate=2e-3,
+        Profile("quick", size=64, base_channels=16, epochs=40, batch_size=16, learning_rate=2e-3,
                 decay="cosine", warmup_steps=50, patience=20, samples=1000, phantom_patients=60),
         # The report's own sizes and optimiser settings; wants a GPU.
         Profile("report", size=256, base_channels=48, epochs=180, batch_size=100,

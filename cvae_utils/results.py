@@ -16,6 +16,10 @@ from cvae_utils.storage import REPOSITORY, read_json, write_json, write_text
 FILE_NAME = "results.json"
 VERDICTS = {True: "holds", False: "does not hold", None: "cannot be told"}
 
+#: The ways of training that benchmarks/training.py compares.
+WAYS = {"plain": "plain loop", "reused": "plain loop, freed memory reused", "here": "here",
+        "compiled": "here, compiled"}
+
 #: What the course report of 2022-23 states, at beta = 1000 on all 150 patients.
 REPORT = {"slices": 2785, "dice": 0.75, "unrotated_dice": 0.69, "dominant_dimensions": 3}
 
@@ -108,9 +112,12 @@ def readme_tables(results: dict) -> dict[str, str]:
 
 
 def benchmark_tables(results: dict) -> dict[str, str]:
-    """The same for benchmarks/results.json."""
-    return {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
-            "preprocess": _preprocess_table(results["preprocess"])}
+    """The same for benchmarks/results.json; training stands there once it has been measured."""
+    tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
+              "preprocess": _preprocess_table(results["preprocess"])}
+    measured = [_training_table(results, suffix) for suffix in ("", "_gpu")
+                if f"training{suffix}" in results]
+    return tables | ({"training": "\n\n".join(measured)} if measured else {})
 
 
 def _latency_table(browser: dict, kernel: dict) -> str:
@@ -145,6 +152,57 @@ def _preprocess_table(found: dict) -> str:
         f"{plain['here']:.2f} ms a slice; scikit-image, slice by slice, takes "
         f"{plain['linear']:.2f} ({found['ratio']:.1f} times) with the same interpolation and "
         f"{plain['nearest']:.2f} ({found['ratio_nearest']:.1f} times) with nearest neighbours.")
+
+
+def _training_table(results: dict, suffix: str) -> str:
+    """Of benchmarks/training.py on a CPU or, suffix "_gpu", a GPU, and what belongs to it."""
+    found = results[f"training{suffix}"]
+    rows = [[f"{row['size']} x {row['size']}, {row['channels']}, {row['batch']}", WAYS[name],
+             f"{way['images_a_second']:.{0 if way['images_a_second'] >= 100 else 1}f}",
+             f"{way['times_plain']:.1f}", f"{way['gflops']:.0f}",
+             f"{100 * way['share_of_peak']:.0f} %", f"{way['peak_mb']:.0f} MB"]
+            for row in found["sizes"] for name, way in row["ways"].items()]
+    table = markdown_table(["pixels, channels, batch", "way", "images a second",
+                            "times the plain loop", "GFLOP/s", "of the peak", "peak memory"], rows)
+    last = found["sizes"][-1]
+    here, plain = last["ways"]["here"], last["ways"]["plain"]
+    side = f"{last['size']} x {last['size']}"
+    peak = " and ".join(f"{value:.0f} GFLOP/s in {name}"
+                        for name, value in found["matrix_gflops"].items())
+    text = [f"{found['machine']}, {found['threads']} threads; data: {last['data']}; medians of "
+            f"{last['rounds']} rounds in turns. The peak, a product of two matrices of "
+            f"{found['matrix']} x {found['matrix']}, is {peak}; the plain loop computes in "
+            f"{plain['precision']}, training here in {here['precision']}. An image of {side} takes "
+            f"{last['gflop_an_image']:.1f} GFLOP, forward and backward. To encode and decode one "
+            f"of {side} takes {here['reconstruct_ms']:.1f} ms here and "
+            f"{plain['reconstruct_ms']:.1f} the plain way, to decode it {here['decode_ms']:.1f} "
+            f"and {plain['decode_ms']:.1f}."]
+    for row in found["sizes"]:
+        if "shares" in row:
+            parts = ", ".join(f"{name} {100 * share:.0f} %"
+                              for name, share in row["shares"].items())
+            text.append(f"A step here at {row['size']} x {row['size']} is: {parts}.")
+    if dice := results.get(f"training_dice{suffix}"):
+        pairs = ", ".join(f"{pair['here']:.3f} and {pair['plain']:.3f}" for pair in dice["pairs"])
+        text.append(f"Test Dice, trained alike: {dice['epochs']} epochs at {dice['size']} x "
+                    f"{dice['size']}, beta {dice['beta']:g}, give {pairs} (here and "
+                    f"plain, a seed each; mean difference {dice['mean_difference']:+.3f}; "
+                    f"{dice['data']}).")
+    if report := results.get(f"training_report{suffix}"):
+        runs = "; ".join(
+            f"{WAYS[name]}, {way['epochs']} epochs in {way['seconds'] / 60:.1f} minutes, "
+            f"{way['images_a_second']:.0f} images a second, {100 * way['share_of_peak']:.0f} % of "
+            f"the peak, test Dice {way['test_dice']:.3f}" for name, way in report["ways"].items())
+        text.append(f"The profile `{report['profile']}` from start to end ({report['data']}): "
+                    f"{runs}.")
+    if not suffix and (memory := results.get("training_memory")):
+        small, large = memory["rows"]
+        text.append(f"On the phantom at {small['size']} x {small['size']}, {small['slices']} slices"
+                    f" and {large['slices']} peak at {small['peak_mb']:.0f} and "
+                    f"{large['peak_mb']:.0f} MB, evaluation included: "
+                    f"{large['scale'] / small['scale']:.0f} times the data, {memory['ratio']:.2f} "
+                    "times the memory.")
+    return f"{table}\n\n{' '.join(text)}"
 
 
 def update_readme(readme: Path, tables: dict[str, str]) -> None:

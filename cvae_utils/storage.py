@@ -31,7 +31,7 @@ def complete_folder(target: Path):
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
+    remove_leftovers(target)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     partial.mkdir()
     try:
@@ -47,13 +47,17 @@ def complete_folder(target: Path):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove_leftovers(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
+    """Remove what processes that were killed while they wrote this file or folder left behind."""
     for leftover in target.parent.glob(f".{target.name}.*-*"):
         kind, _, pid = leftover.suffix.rpartition("-")
         own = leftover.stem == f".{target.name}" and kind in (".partial", ".replaced")
         # This process has not begun to write `target`, so a folder with its number is older.
         if own and pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:
@@ -75,9 +79,17 @@ def write_json(path: Path, value) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; the file appears only when complete."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data) -> None:
+    """Write bytes to a file that appears only when they are on the disk."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_bytes(text.encode())
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the name without the content
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,44 +1,68 @@
-"""Train one VAE, measure it, and keep it as a run folder that appears only when complete.
+"""Train one VAE, on one device or many, and keep it as a run folder.
 
-    data/runs/quick-beta1000-seed0-<hash>/
-        model.safetensors   weights of the epoch with the lowest validation loss
-        config.json         everything that the run depends on
-        history.csv         one row an epoch: loss terms and Dice, training and validation
-        steps.csv           one row an optimiser step: loss terms and soft Dice
-        results.json        what `evaluate` measures
-        environment.json    versions, device, precision, seconds
+    python -m cvae_utils.train --profile report --beta 1000
+    torchrun --standalone --nproc_per_node 2 -m cvae_utils.train --profile report --beta 1000
+
+The state after each epoch is on the disk until the run is complete: a training that was stopped,
+killed or has failed goes on from there when it is started again, and on a CPU ends with the same
+weights, bit for bit, as one that was left alone.
 """
 
+import argparse
+import contextlib
+import os
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from accelerate import Accelerator, notebook_launcher
+from accelerate.utils.other import get_free_port
+from torch import Tensor
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as plain_tqdm
 
-from cvae_utils import latents, losses, metrics, model
-from cvae_utils.dataset import Slices
+from cvae_utils import (
+    checkpoint,
+    dataset,
+    evaluation,
+    hardware,
+    latents,
+    losses,
+    metrics,
+    model,
+    profiles,
+)
+from cvae_utils.dataset import Slices, read_rows
 from cvae_utils.labels import STRUCTURE_NAMES
 from cvae_utils.model import ConvVAE, one_hot
 from cvae_utils.profiles import Profile
-from cvae_utils.storage import code_stamp, complete_folder, read_json, short_hash, write_json
+from cvae_utils.runs import Run, build_model, load_run, save_run
+from cvae_utils.storage import (
+    REPOSITORY,
+    DataError,
+    code_stamp,
+    output_root,
+    read_json,
+    short_hash,
+)
 
-#: Label maps of a part of the data up to this size stay in memory, on the device; larger ones are
-#: read from disk a batch at a time.
+#: Label maps of a part of the data up to this size stay on the GPU; others are read from disk, a
+#: batch at a time, where the system's cache makes them as fast on a CPU.
 RESIDENT_BYTES = 2**30
-RUN_FILES = ("model.safetensors", "config.json", "history.csv", "steps.csv", "results.json",
-             "environment.json")
+#: Columns of the table of steps, after the epoch.
+STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES)
+PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run depends on besides the code."""
+    """Everything a run depends on besides the code and the machine."""
 
     profile: Profile
     beta: float
@@ -49,190 +73,315 @@ class RunConfig:
 
     @property
     def folder_name(self) -> str:
-        key = short_hash([asdict(self), code_stamp(model, losses, metrics, latents,
+        key = short_hash([asdict(self), code_stamp(model, losses, metrics, latents, evaluation,
                                                    sys.modules[__name__])])
         schedule = "" if self.schedule == "constant" else f"-{self.schedule}"
         return f"{self.profile.name}-beta{self.beta:g}{schedule}-seed{self.seed}-{key}"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A trained VAE and what is known of it."""
+class Machinery:
+    """How a run is computed: what it comes out as does not depend on it, but for rounding.
 
-    model: ConvVAE
-    config: dict
-    history: pd.DataFrame
-    steps: pd.DataFrame
-    results: dict
-    environment: dict
-    folder: Path | None = None
+    device: None takes the best one. processes: started for the training by accelerate's
+    notebook_launcher; inside torchrun or accelerate launch, leave it at 1. precision: "bf16",
+    "fp16" or "no"; empty is the fastest that the device has. compiled: torch.compile.
+    micro_batch: images that pass the model at a time, gradients being summed up to the profile's
+    batch; 0 is all of them, or as many as fit on a GPU.
+    """
 
-
-def best_device() -> torch.device:
-    """CUDA, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware computes bfloat16 natively; elsewhere it is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
-
-
-def autocast(device: torch.device):
-    """Context in which the model computes in bfloat16 where that is fast, else in float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(device))
+    device: torch.device | None = None
+    processes: int = 1
+    precision: str = ""
+    compiled: bool = False
+    micro_batch: int = 0
 
 
 def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], runs: Path,
-                  device: torch.device | None = None, progress: bool = True) -> Run:
+                  machinery: Machinery = Machinery(), progress: bool = True) -> Run:
     """The run of this configuration from `runs`, else trained, measured and stored there.
 
-    A run that is interrupted or killed leaves no folder behind that this would take for complete,
-    and finished runs are not touched.
+    The folder appears when the run is complete, finished runs are not touched, and a training that
+    ended before its time goes on from its last epoch. Raises DataError if processes are to be
+    started and cannot be any more.
     """
     folder = runs / config.folder_name
     if not folder.is_dir():
-        device = device or best_device()
-        trained, history, steps, environment = fit(config, slices, split, device, progress)
-        results = evaluate(trained, slices, split, config.profile.samples, config.seed)
-        with complete_folder(folder) as partial:
-            weights = {k: v.detach().cpu().contiguous() for k, v in trained.state_dict().items()}
-            save_file(weights, partial / "model.safetensors")
-            write_json(partial / "config.json", asdict(config))
-            history.to_csv(partial / "history.csv", index=False)
-            steps.to_csv(partial / "steps.csv", index=False)
-            write_json(partial / "results.json", results)
-            write_json(partial / "environment.json", environment)
-    return load_run(folder, device)
+        work = (config, slices, split, folder, machinery, progress)
+        if machinery.processes == 1:
+            _make_run(*work)
+        elif torch.cuda.is_initialized():
+            raise DataError("expected a kernel that has not used the GPU yet, since processes can "
+                            "only be started before. Restart it, or train from a shell: torchrun "
+                            f"--standalone --nproc_per_node {machinery.processes} -m "
+                            f"cvae_utils.train --beta {config.beta:g}")
+        else:
+            notebook_launcher(_make_run, work, num_processes=machinery.processes,
+                              use_port=str(get_free_port()))
+    return load_run(folder, machinery.device)
 
 
-def load_run(folder: Path, device: torch.device | None = None) -> Run:
-    """Read a run folder.
-
-    Raises FileNotFoundError if a file of it is missing, ValueError if its weights are not those of
-    the model as it is now, each with the remedy.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a run folder, but there is none. Train it "
-                                "with notebook 02 or 03.")
-    if lacking := [name for name in RUN_FILES if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"{folder}: expected a complete run, but {', '.join(lacking)} "
-                                "is missing. Delete the folder: it is then trained again.")
-    config = read_json(folder / "config.json")
-    vae = build_model(config["profile"])
+def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], folder: Path,
+              machinery: Machinery, progress: bool) -> None:
+    """What every process does; the main one evaluates and writes."""
+    if machinery.processes > 1:
+        # Forked from a kernel whose OpenMP threads are not forked with it: to wait for them, as a
+        # second thread would, is to wait for ever.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+    accelerator = hardware.make_accelerator(machinery.device, machinery.precision,
+                                           machinery.compiled)
+    state = folder.with_name(folder.name + checkpoint.SUFFIX)
     try:
-        vae.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"{folder}: expected weights of ConvVAE({vae.size}, {vae.base_channels}, "
-                         f"{vae.latent_dim}), found others ({first}). Train the run again with "
-                         "notebook 02 or 03.") from error
-    vae.to(device or best_device()).eval()
-    return Run(vae, config, pd.read_csv(folder / "history.csv"), pd.read_csv(folder / "steps.csv"),
-               read_json(folder / "results.json"), read_json(folder / "environment.json"), folder)
+        with hardware.freed_memory_is_reused():
+            trained, history, steps, environment = fit(config, slices, split, accelerator, state,
+                                                       machinery.micro_batch, progress)
+            if accelerator.is_main_process:
+                results = evaluation.evaluate(trained, slices, split, config.profile.samples,
+                                              config.seed)
+                save_run(folder, trained, asdict(config), history, steps, results, environment)
+                state.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    finally:
+        hardware.forget_accelerator()
 
 
-def build_model(profile: dict) -> ConvVAE:
-    return ConvVAE(profile["size"], profile["base_channels"], profile["latent_dim"])
+def find_betas(config: RunConfig, runs: Path) -> list[float]:
+    """Every beta of which `runs` holds a complete run that is like this one in all else."""
+    betas = []
+    for file in runs.glob("*/config.json"):
+        # A damaged folder is no such run.
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+            beta = read_json(file)["beta"]
+            if replace(config, beta=beta).folder_name == file.parent.name:
+                betas.append(beta)
+    return sorted(betas)
 
 
-def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], device: torch.device,
-        progress: bool = True) -> tuple[ConvVAE, pd.DataFrame, pd.DataFrame, dict]:
+@dataclass
+class _Progress:
+    """How far a training has come."""
+
+    epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict] | None = None  # one row an epoch
+    steps: list[Tensor] | None = None  # (steps, STEP_COLUMNS) of each epoch
+    best: dict | None = None  # epoch, loss and weights
+
+
+def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], accelerator: Accelerator,
+        state: Path | None = None, micro_batch: int = 0, progress: bool = True,
+        ) -> tuple[ConvVAE, pd.DataFrame, pd.DataFrame, dict]:
     """Train; returns the model of the best epoch, history, steps and environment.
 
     Best is the lowest validation loss at the final beta, from the epoch on in which beta has
     reached it: before that, losses of two epochs are not comparable. Training stops when
     `patience` epochs have passed without a better one.
+
+    state: the file that holds the state after each epoch; if it is there, training goes on from
+    it. Each process takes its share of every batch, and the main one writes. Raises
+    FloatingPointError for a loss that is no number, OSError if the state cannot be written, both
+    with the remedy.
     """
-    profile = config.profile
+    profile, device = config.profile, accelerator.device
     if profile.size != slices.size:
         raise ValueError(f"expected slices of {profile.size} pixels, found {slices.size}")
+    training = _Part(slices.aligned, split["train"], device)
+    batch_size = min(profile.batch_size, len(training))
+    if batch_size < accelerator.num_processes:
+        raise ValueError(f"expected at most {batch_size} processes, one for each image of a batch,"
+                         f" found {accelerator.num_processes}")
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    validation = _Part(slices.aligned, split["validation"][mine], device)
+    steps_per_epoch = len(training) // batch_size  # the last, smaller batch is dropped
+
     torch.manual_seed(config.seed)
     vae = build_model(asdict(profile)).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=profile.learning_rate,
-                                  weight_decay=profile.weight_decay)
-    training, validation = (_Part(slices.aligned, split[part], device)
-                            for part in ("train", "validation"))
-    batch_size = min(profile.batch_size, len(training))
-    steps_per_epoch = len(training) // batch_size  # the last, smaller batch is dropped
-    total_steps = profile.epochs * steps_per_epoch
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: learning_rate_factor(step, total_steps, profile))
+                                  weight_decay=profile.weight_decay,
+                                  fused=device.type in ("cpu", "cuda"))
+    # On the CPU, and the same in every process: one seed gives one run wherever it is computed.
+    generator = torch.Generator().manual_seed(config.seed)
+    done = _Progress(history=[], steps=[])
+    scaler = accelerator.scaler  # of the loss, where the precision is float16
+    if state is not None and state.is_file():
+        saved = checkpoint.load(state)
+        vae.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        generator.set_state(saved["generator"])
+        if scaler is not None and saved["scaler"] is not None:
+            scaler.load_state_dict(saved["scaler"])
+        done = _Progress(**saved["progress"])
+    ddp, stepper = accelerator.prepare(vae, optimiser)
+    micro_batch = micro_batch or _micro_batch(accelerator, vae, batch_size)
 
-    history, steps, best = [], [], None
-    started = time.monotonic()
-    bar = tqdm(range(1, profile.epochs + 1), desc=f"beta {config.beta:g}", unit="epoch",
-               disable=not progress)
-    for epoch in bar:
-        vae.train()
-        order = torch.randperm(len(training), device=device)
-        for batch in order[:steps_per_epoch * batch_size].split(batch_size):
-            beta = losses.beta_at(len(steps) / total_steps, config.beta, config.schedule)
-            target = one_hot(training.maps(batch))  # (B, 4, S, S)
-            noise = torch.randn(batch_size, profile.latent_dim, device=device)
-            with autocast(device):
-                scores, mu, logvar = vae(target, noise)
-            terms = losses.loss_terms(scores, target, mu, logvar)
-            loss = terms.total(beta)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(vae.parameters(), profile.gradient_clip)
-            optimiser.step()
-            scheduler.step()
-            steps.append(_step_row(epoch, beta, loss, terms))
-        row = _epoch_row(epoch, steps[-steps_per_epoch:], vae, validation, config.beta)
-        if not np.isfinite(row["validation_loss"]):
-            raise FloatingPointError(f"epoch {epoch}: the validation loss is "
-                                     f"{row['validation_loss']}. Lower the learning rate "
-                                     f"({profile.learning_rate:g}) or raise warmup_steps.")
-        history.append(row)
-        final_beta = np.isclose(beta, config.beta) or epoch == profile.epochs
-        if final_beta and (best is None or row["validation_loss"] < best[0]):
-            best = (row["validation_loss"], epoch,
-                    {k: v.detach().clone() for k, v in vae.state_dict().items()})
-        bar.set_postfix(loss=f"{row['validation_loss']:.3f}",
-                        Dice=f"{row['validation_dice']:.3f}")
-        if best is not None and epoch - best[1] >= profile.patience:
-            break
-    bar.close()
-    vae.load_state_dict(best[2])
+    def everything() -> dict:
+        return {"epoch": done.epoch, "config": asdict(config), "model": vae.state_dict(),
+                "optimiser": optimiser.state_dict(), "generator": generator.get_state(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "progress": vars(done)}
+
+    writer = checkpoint.Writer(state if accelerator.is_main_process else None)
+    make_bar = tqdm if accelerator.num_processes == 1 else plain_tqdm  # no widgets in a fork
+    bar = make_bar(desc=f"beta {config.beta:g}", total=profile.epochs, initial=done.epoch,
+                   disable=not (progress and accelerator.is_main_process), smoothing=0,
+                   bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs "
+                   "[{elapsed}<{remaining}{postfix}]")
+    try:
+        if done.epoch == 0:
+            writer.save(everything())  # a disk that cannot be written to shows now, and not later
+            writer.flush()
+        while done.epoch < profile.epochs and not _is_over(done, profile):
+            started, epoch = time.monotonic(), done.epoch + 1
+            order = torch.randperm(len(training), generator=generator).to(training.index_device)
+            noise = torch.randn(steps_per_epoch, batch_size, profile.latent_dim,
+                                generator=generator).to(device)
+            vae.train()
+            betas, rows = [], []
+            for step in range(steps_per_epoch):
+                taken, total = done.epoch * steps_per_epoch + step, profile.epochs * steps_per_epoch
+                beta = losses.beta_at(taken / total, config.beta, config.schedule)
+                for group in optimiser.param_groups:
+                    group["lr"] = profile.learning_rate * learning_rate_factor(taken, total,
+                                                                               profile)
+                batch = order[step * batch_size:(step + 1) * batch_size]
+                terms = _gradients(accelerator, ddp, training, batch[mine], noise[step][mine],
+                                   beta, batch_size, micro_batch)
+                accelerator.clip_grad_norm_(vae.parameters(), profile.gradient_clip)
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
+                betas.append(beta)
+                rows.append(terms)
+                bar.update(epoch - 1 + (step + 1) / steps_per_epoch - bar.n)
+            # One transfer an epoch: reading a number waits for the device.
+            steps = accelerator.reduce(torch.stack(rows), "sum").cpu()
+            steps = torch.cat([torch.tensor(betas)[:, None], steps], dim=1)
+            row = _epoch_row(epoch, steps, _validate(accelerator, vae, validation, config.beta))
+            _check_numbers(row, steps, profile, state)
+            if ((np.isclose(beta, config.beta) or epoch == profile.epochs)
+                    and (done.best is None or row["validation_loss"] < done.best["loss"])):
+                done.best = {"epoch": epoch, "loss": row["validation_loss"],
+                             "weights": {k: v.detach().clone()
+                                         for k, v in vae.state_dict().items()}}
+            done.epoch = epoch
+            done.history.append(row)
+            done.steps.append(steps)
+            done.seconds += time.monotonic() - started
+            writer.save(everything())
+            bar.set_postfix(loss=f"{row['validation_loss']:.3f}",
+                            Dice=f"{row['validation_dice']:.3f}")
+        writer.flush()
+    except KeyboardInterrupt:
+        if accelerator.is_main_process and state is not None:
+            writer.flush()
+            bar.close()
+            print(_farewell(done, profile, state), file=sys.stderr)
+        raise
+    finally:
+        bar.close()
+        writer.close()
+    accelerator.unwrap_model(ddp, keep_fp32_wrapper=False, keep_torch_compile=False)
+    vae.load_state_dict(done.best["weights"])
+    steps = pd.DataFrame(torch.cat(done.steps).numpy(), columns=list(STEP_COLUMNS))
+    steps.insert(0, "epoch", np.repeat(np.arange(1, done.epoch + 1), steps_per_epoch))
     environment = {
-        "torch": torch.__version__, "python": platform.python_version(), "device": str(device),
-        "precision": "bfloat16" if has_fast_bfloat16(device) else "float32",
-        "threads": torch.get_num_threads(),
-        "seconds": round(time.monotonic() - started, 1), "best_epoch": best[1],
-        "epochs": len(history),
+        "torch": torch.__version__, "accelerate": accelerate.__version__,
+        "python": platform.python_version(), "device": str(device),
+        "precision": PRECISIONS[accelerator.mixed_precision],
+        "processes": accelerator.num_processes, "threads": torch.get_num_threads(),
+        "micro_batch": micro_batch, "seconds": round(done.seconds, 1),
+        "best_epoch": done.best["epoch"], "epochs": done.epoch,
     }
-    return vae.eval(), pd.DataFrame(history), pd.DataFrame(steps), environment
+    return vae.eval(), pd.DataFrame(done.history), steps, environment
+
+
+def _gradients(accelerator: Accelerator, ddp, training: "_Part", batch: Tensor, noise: Tensor,
+               beta: float, batch_size: int, micro_batch: int) -> Tensor:
+    """Backward pass of this process's share of a batch; its share of the loss terms, (6,).
+
+    All terms are means over images, so parts of a batch are weighted by their number of images.
+    """
+    sums = 0
+    pieces = list(zip(batch.split(micro_batch), noise.split(micro_batch)))
+    for number, (rows, eps) in enumerate(pieces, start=1):
+        last = number == len(pieces)
+        with contextlib.nullcontext() if last else accelerator.no_sync(ddp):
+            target = one_hot(training.maps(rows))  # (B, 4, S, S)
+            scores, mu, logvar = ddp(target, eps)
+            terms = losses.loss_terms(scores, target, mu, logvar)
+            loss, share = terms.total(beta), len(rows) / batch_size
+            # Gradients are averaged over the processes.
+            accelerator.backward(loss * (share * accelerator.num_processes))
+        values = torch.cat([torch.stack([loss, terms.cross_entropy, terms.kl]), terms.soft_dice])
+        sums = sums + share * values.detach()
+    return sums
+
+
+def _micro_batch(accelerator: Accelerator, vae: ConvVAE, batch_size: int) -> int:
+    """Images that fit on the GPU at a time, by trying; elsewhere, this process's share of all."""
+    most = -(-batch_size // accelerator.num_processes)
+    if accelerator.device.type != "cuda":
+        return most
+
+    def attempt(images: int) -> None:
+        maps = torch.zeros(images + images // 8, vae.size, vae.size, dtype=torch.uint8,
+                           device=accelerator.device)  # a little more, for the optimiser
+        target = one_hot(maps)
+        with accelerator.autocast():
+            mu, logvar = vae.encode(target)
+            scores = vae.decode(mu)
+        losses.loss_terms(scores, target, mu, logvar).total(1.0).backward()
+
+    found = hardware.fitting_batch(attempt, most)
+    vae.zero_grad(set_to_none=True)
+    return int(accelerator.gather(torch.tensor([found], device=accelerator.device)).min())
+
+
+def _is_over(done: _Progress, profile: Profile) -> bool:
+    return done.best is not None and done.epoch - done.best["epoch"] >= profile.patience
+
+
+def _check_numbers(row: dict, steps: Tensor, profile: Profile, state: Path | None) -> None:
+    bad = (~steps.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    if not bad and np.isfinite(row["validation_loss"]):
+        return
+    where = f"the loss of step {bad[0] + 1} of {len(steps)}" if bad else "the validation loss"
+    kept = f" {state} holds the state of the epoch before." if state is not None else ""
+    raise FloatingPointError(
+        f"epoch {row['epoch']}: {where} is no finite number. Lower the learning rate "
+        f"({profile.learning_rate:g}) or raise warmup_steps ({profile.warmup_steps}).{kept}")
+
+
+def _farewell(done: _Progress, profile: Profile, state: Path) -> str:
+    text = (f"Stopped in epoch {done.epoch + 1} of {profile.epochs}. The state after epoch "
+            f"{done.epoch} is kept; run the same again, and training goes on from there.")
+    if done.best is not None:
+        text += (f"\nThe best weights so far are those of epoch {done.best['epoch']} (validation "
+                 f"loss {done.best['loss']:.4f}): runs.load_unfinished({str(state)!r})")
+    return text
 
 
 class _Part:
-    """Label maps of one part of the data as bytes, (N, S, S); `maps` puts a batch on the device."""
+    """Label maps of one part of the data, (N, S, S) uint8; `maps` puts a batch on the device."""
 
     def __init__(self, aligned: np.ndarray, rows: np.ndarray, device: torch.device):
-        self.aligned, self.rows, self.device = aligned, rows, device
-        resident = len(rows) * aligned[0].size <= RESIDENT_BYTES
-        self.resident = torch.from_numpy(aligned[rows]).to(device) if resident else None
+        self.aligned, self.rows, self.device = aligned, np.asarray(rows), device
+        fits = device.type != "cpu" and len(rows) * aligned[0].size <= RESIDENT_BYTES
+        self.resident = torch.from_numpy(read_rows(aligned, self.rows)).to(device) if fits else None
+        self.index_device = device if fits else torch.device("cpu")
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def maps(self, index: torch.Tensor) -> torch.Tensor:
+    def maps(self, index: Tensor) -> Tensor:
         if self.resident is not None:
             return self.resident[index]
-        return torch.from_numpy(self.aligned[self.rows[index.cpu().numpy()]]).to(self.device)
+        return torch.from_numpy(read_rows(self.aligned, self.rows[index.numpy()])).to(self.device)
 
     def in_order(self, count: int):
         """All of them, so many at a time."""
-        for index in torch.arange(len(self), device=self.device).split(count):
+        for index in torch.arange(len(self), device=self.index_device).split(count):
             yield self.maps(index)
 
 
@@ -246,116 +395,85 @@ def learning_rate_factor(step: int, total: int, profile: Profile) -> float:
     return 0.5 * (1 + float(np.cos(np.pi * min(share, 1.0))))
 
 
-def _step_row(epoch: int, beta: float, loss, terms: losses.Terms) -> dict:
-    values = torch.cat([torch.stack([loss, terms.cross_entropy, terms.kl]), terms.soft_dice])
-    # One transfer a step: reading each term by itself would wait for the device six times.
-    row = dict(zip(("loss", "cross_entropy", "kl", *STRUCTURE_NAMES), values.detach().tolist()))
-    return {"epoch": epoch, "beta": beta} | row
-
-
 @torch.inference_mode()
-def _epoch_row(epoch: int, steps: list[dict], vae: ConvVAE, validation: _Part,
-               beta: float) -> dict:
-    """History of one epoch: means over its steps, and the validation slices from mu."""
+def _validate(accelerator: Accelerator, vae: ConvVAE, validation: _Part, beta: float) -> dict:
+    """Loss terms and Dice of the validation slices of all processes, reconstructed from mu."""
     vae.eval()
-    sums, dice = np.zeros(4), []
+    names = ("loss", "cross_entropy", "dice_loss", "kl", "dice", *STRUCTURE_NAMES)
+    found = torch.zeros(2, len(names), device=accelerator.device)  # sums and numbers of slices
     for maps in validation.in_order(latents.batch_size(vae.size)):
         target = one_hot(maps)
-        mu, logvar = vae.encode(target)
-        scores = vae.decode(mu)
+        with accelerator.autocast():
+            mu, logvar = vae.encode(target)
+            scores = vae.decode(mu)
         terms = losses.loss_terms(scores, target, mu, logvar)
-        values = [terms.total(beta), terms.cross_entropy, 1 - terms.soft_dice.mean(), terms.kl]
-        sums += len(maps) * np.array([float(value) for value in values])
-        dice.append(metrics.dice_per_class(scores.argmax(dim=1).cpu().numpy(),
-                                           maps.cpu().numpy()))
-    dice = np.concatenate(dice)
-    means = pd.DataFrame(steps).mean()
-    loss, cross_entropy, dice_loss, kl = sums / len(validation)
+        means = torch.stack([terms.total(beta), terms.cross_entropy, 1 - terms.soft_dice.mean(),
+                             terms.kl])
+        predicted = one_hot(scores.argmax(dim=1))
+        # As metrics.dice_per_class, on the device: NaN for a structure in neither, (B, 3).
+        overlap = (predicted * target).sum(dim=(2, 3))[:, 1:]
+        dice = 2 * overlap / (predicted.sum(dim=(2, 3)) + target.sum(dim=(2, 3)))[:, 1:]
+        dice = torch.cat([dice.nanmean(dim=1, keepdim=True), dice], dim=1)
+        found[0] += torch.cat([len(maps) * means, dice.nansum(dim=0)])
+        found[1] += torch.cat([means.new_full((4,), len(maps)), (~dice.isnan()).sum(dim=0)])
+    sums, numbers = accelerator.reduce(found, "sum")
+    return {f"validation_{name}": value for name, value in zip(names, (sums / numbers).tolist())}
+
+
+def _epoch_row(epoch: int, steps: Tensor, validation: dict) -> dict:
+    """Row of the history: means over the steps (STEP_COLUMNS) of an epoch, and validation."""
+    beta, loss, cross_entropy, kl, *dice = steps.double().mean(dim=0).tolist()
     return {
-        "epoch": epoch, "beta": steps[-1]["beta"],
-        "train_loss": means["loss"], "train_cross_entropy": means["cross_entropy"],
-        "train_dice_loss": 1 - means[list(STRUCTURE_NAMES)].mean(), "train_kl": means["kl"],
-        "validation_loss": loss, "validation_cross_entropy": cross_entropy,
-        "validation_dice_loss": dice_loss, "validation_kl": kl,
-        "validation_dice": float(np.nanmean(np.nanmean(dice, axis=1))),
-        **{f"validation_{k}": v for k, v in metrics.mean_by_class(dice).items()},
+        "epoch": epoch, "beta": float(steps[-1, 0]), "train_loss": loss,
+        "train_cross_entropy": cross_entropy, "train_dice_loss": 1 - sum(dice) / len(dice),
+        "train_kl": kl, **validation,
     }
 
 
-def learning_phases(steps: pd.DataFrame, window: int = 10) -> dict:
-    """When each structure was learnt, from the soft Dice of every optimiser step.
-
-    Smoothed over `window` steps. order: structures by the step at which they pass half of their
-    final value (half_step). dip: the largest fall of a structure below its own best while another
-    one rises from 10 % to 90 % of its final value, counted from the step on at which all three
-    together are lowest (before that, the model learns that most pixels are background). noise:
-    the largest such fall over the second half of training, when nothing new is learnt.
-    """
-    dice = steps[list(STRUCTURE_NAMES)].rolling(window, min_periods=1).mean()
-
-    def passed(name: str, share: float) -> int:
-        return int((dice[name].iloc[start:] >= share * dice[name].iloc[-1]).idxmax())
-
-    def deepest_fall(part: pd.DataFrame) -> float:
-        return float((part.cummax() - part).max().max())
-
-    start = int(dice.iloc[:len(dice) // 2].mean(axis=1).idxmin())
-    half_step = {name: passed(name, 0.5) for name in STRUCTURE_NAMES}
-    falls = [deepest_fall(dice.iloc[passed(name, 0.1):passed(name, 0.9) + 1].drop(columns=name))
-             for name in STRUCTURE_NAMES]
-    return {"order": sorted(half_step, key=half_step.get), "half_step": half_step,
-            "dip": max(falls), "noise": deepest_fall(dice.iloc[len(dice) // 2:])}
-
-
-def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
-             seed: int = 0) -> dict:
-    """The numbers of one trained VAE, by part of the data they come from.
-
-    Dice per class and mean of validation, test and unrotated test slices, reconstructed from mu;
-    KL (nats) of the test slices; active dimensions (mean KL over the training slices above
-    metrics.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first. Of
-    `samples` label maps drawn from N(0, I), and of the real test slices: the share of valid ones,
-    the same without the rule that MYO closes around LV, and the share without RV; and the spread
-    of the samples: the standard deviation of the area of RV, MYO and LV over the real one, mean of
-    the three (a model can be valid by drawing one heart over and over).
-    """
-    results = {"samples": samples}
-    for name, maps, rows in (("validation", slices.aligned, split["validation"]),
-                             ("test", slices.aligned, split["test"]),
-                             ("unrotated", slices.unrotated, split["test"])):
-        dice = _by_blocks(lambda part: metrics.dice_per_class(latents.reconstruct(vae, part), part),
-                          maps, rows)
-        by_class = metrics.mean_by_class(dice)
-        results |= {f"{name}_dice_{structure}": value for structure, value in by_class.items()}
-        results[f"{name}_dice"] = float(np.mean(np.nanmean(dice, axis=1)))
-
-    test, train = (latents.Posterior(*np.split(
-        _by_blocks(lambda part: np.concatenate(latents.encode(vae, part), axis=1), slices.aligned,
-                   split[name]), 2, axis=1)) for name in ("test", "train"))
-    kl = metrics.kl_per_dimension(*train)
-    results |= {
-        "test_kl": float(metrics.kl_per_dimension(*test).sum()),
-        "train_kl": float(kl.sum()),
-        "active_dimensions": int((kl > metrics.ACTIVE_KL).sum()),
-        "kl_order": np.argsort(-kl).tolist(),
-        "mu_sd": train.mu.std(axis=0)[np.argsort(-kl)].tolist(),
-    }
-    drawn = latents.decode(vae, latents.sample_prior(samples, vae.latent_dim, seed))
-    areas = {}
-    for name, maps, rows in (("prior", drawn, np.arange(samples)),
-                             ("real", slices.aligned, split["test"])):
-        areas[name] = _by_blocks(metrics.areas, maps, rows)
-        results[f"no_rv_{name}"] = float((areas[name][:, 0] == 0).mean())
-        results[f"valid_{name}"] = float(_by_blocks(metrics.is_valid, maps, rows).mean())
-        results[f"valid_{name}_open_wall"] = float(
-            _by_blocks(lambda part: metrics.is_valid(part, True), maps, rows).mean())
-    drawn_sd, real_sd = areas["prior"].std(axis=0), areas["real"].std(axis=0)
-    results["spread_prior"] = float((drawn_sd[real_sd > 0] / real_sd[real_sd > 0]).mean())
-    return results
+def main(arguments: list[str] | None = None) -> None:
+    """Train one run of a study, as `begin(...).run(beta)` of a notebook would."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cvae_utils.train", description="Train one VAE and keep it in data/runs. "
+        "Stop it with Ctrl-C; the same line goes on. For several GPUs: torchrun --standalone "
+        "--nproc_per_node N -m cvae_utils.train ...")
+    parser.add_argument("--profile", choices=profiles.PROFILES, help="default: CVAE_PROFILE, else "
+                        "report on CUDA and quick elsewhere")
+    parser.add_argument("--beta", type=float, default=profiles.REPORT_BETA)
+    parser.add_argument("--schedule", choices=losses.SCHEDULES, default="constant")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, noise and split")
+    parser.add_argument("--split-by", choices=("patient", "slice"), default="patient")
+    parser.add_argument("--precision", choices=PRECISIONS, default="",
+                        help="default: the fastest that the device has")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: pays in long runs")
+    parser.add_argument("--micro-batch", type=int, default=0, metavar="N",
+                        help="images at a time, where memory is short; same result")
+    chosen = parser.parse_args(arguments)
+    if chosen.compile and not hardware.can_compile():
+        parser.error("--compile: expected a C++ compiler and the headers of Python; leave it out")
+    if chosen.profile:
+        os.environ["CVAE_PROFILE"] = chosen.profile
+    profile, out = profiles.active_profile(), output_root()
+    # With several processes, the first one makes what is missing and the others wait for it.
+    with accelerate.PartialState(cpu=hardware.best_device().type == "cpu").main_process_first():
+        source = dataset.find_source(out / "data", profile, REPOSITORY, chosen.seed)
+        slices = dataset.load_or_align(source, profile.size, out / "data" / "processed")
+    config = RunConfig(profile, chosen.beta, chosen.schedule, chosen.seed, chosen.split_by,
+                       slices.fingerprint)
+    split = dataset.split(slices.table, chosen.split_by, chosen.seed)
+    is_main = accelerate.PartialState().is_main_process
+    run = load_or_train(config, slices, split, out / "data" / "runs", Machinery(
+        precision=chosen.precision, compiled=chosen.compile, micro_batch=chosen.micro_batch))
+    if is_main:
+        found = run.results
+        print(f"{run.folder}\n{source.name}, {source.patients} patients, split by "
+              f"{chosen.split_by}, seed {chosen.seed}: test Dice {found['test_dice']:.3f}, not "
+              f"rotated {found['unrotated_dice']:.3f}, KL {found['test_kl']:.1f} nats, "
+              f"{found['active_dimensions']} active dimensions, "
+              f"{100 * found['valid_prior']:.1f} % of samples valid")
 
 
-def _by_blocks(measure, maps: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`measure` of maps[rows], a block at a time: the maps may lie on disk and not fit memory."""
-    count = 16 * latents.batch_size(maps.shape[-1])
-    return np.concatenate([measure(maps[rows[start:start + count]])
-                           for start in range(0, len(rows), count)])
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from cvae_utils import dataset, train
+from cvae_utils import dataset, hardware, train
 from cvae_utils.phantom import write_phantom
 from cvae_utils.profiles import Profile
+from cvae_utils.runs import build_model
 from cvae_utils.storage import REPOSITORY
 
 REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
@@ -20,7 +21,7 @@ REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
 @pytest.fixture(autouse=True)
 def settings_of_the_user_do_not_count(monkeypatch):
     for name in ("ACDC_ROOT", "CVAE_DATA", "CVAE_PROFILE", "CVAE_OUT", "CVAE_LABELS",
-                 "CVAE_PATTERN"):
+                 "CVAE_PATTERN", "CVAE_PROCESSES"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -58,14 +59,21 @@ def config(tiny, slices):
 def run(config, slices, split, tmp_path_factory):
     """One finished run; leave its folder as it is."""
     return train.load_or_train(config, slices, split, tmp_path_factory.mktemp("runs"),
-                               torch.device("cpu"), progress=False)
+                               train.Machinery(torch.device("cpu")), progress=False)
+
+
+@pytest.fixture
+def accelerator():
+    """This process alone, on the CPU, in float32."""
+    yield hardware.make_accelerator(torch.device("cpu"), "no")
+    hardware.forget_accelerator()
 
 
 @pytest.fixture
 def untrained(tiny):
     """A model whose hearts change visibly with z."""
     torch.manual_seed(0)
-    model = train.build_model(vars(tiny)).eval()
+    model = build_model(vars(tiny)).eval()
     with torch.no_grad():
         model.from_z.weight.mul_(10)
     return model

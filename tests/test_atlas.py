@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from cvae_utils import atlas, dataset, latents, metrics
 from cvae_utils.exploration import training_rows
+from cvae_utils.runs import RUN_FILES, load_run
 from cvae_utils.storage import read_json, write_json
-from cvae_utils.train import RUN_FILES, load_run
 
 STAMP = "Data: two hearts"
 

@@ -3,6 +3,8 @@
 import io
 import itertools
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import joblib
@@ -13,8 +15,9 @@ import pytest
 from hearts import paint
 
 from cvae_utils import acdc, align, dataset
-from cvae_utils.dataset import load_or_align, open_source, slice_levels
+from cvae_utils.dataset import load_or_align, open_source, read_rows, slice_levels
 from cvae_utils.labels import GROUPS, UNKNOWN, Label
+from cvae_utils.storage import REPOSITORY
 
 
 def write_labels(path, labels, spacing=(2.0, 2.0, 10.0)):
@@ -270,6 +273,60 @@ def test_slice_file_that_grows_is_the_file_that_numpy_would_write(tmp_path, coun
 def test_slices_are_read_from_disk_where_they_are_used(slices):
     for maps in (slices.aligned, slices.unrotated):
         assert isinstance(maps, np.memmap) and not maps.flags.writeable
+
+
+MAPS = np.random.default_rng(0).integers(0, 4, (40, 32, 32)).astype(np.uint8)
+
+
+@pytest.fixture(params=["in memory", "mapped", "part of a mapped one"])
+def maps(request, tmp_path):
+    """The same label maps, wherever they lie."""
+    if request.param == "in memory":
+        return MAPS
+    np.save(tmp_path / "maps.npy", MAPS if request.param == "mapped" else np.repeat(MAPS, 2, 0))
+    mapped = np.load(tmp_path / "maps.npy", mmap_mode="r")
+    return mapped if request.param == "mapped" else mapped[::2]
+
+
+@pytest.mark.parametrize("rows", [[5], [30, 2, 2, 17], np.arange(40), [-1], slice(4, 9)])
+def test_rows_that_are_read_are_a_copy_wherever_they_lie(maps, rows):
+    found = read_rows(maps, rows)
+    assert (found == MAPS[rows]).all() and found.shape == MAPS[rows].shape
+    assert found.dtype == np.uint8 and type(found) is np.ndarray and found.flags.writeable
+    found[:] = 9
+    assert (read_rows(maps, rows) == MAPS[rows]).all()  # every page is read anew
+
+
+READ_THROUGH = """
+import sys
+import numpy as np
+from cvae_utils.dataset import read_rows
+
+def from_files():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
+
+maps = np.load(sys.argv[1], mmap_mode="r")
+before, most, total = from_files(), 0.0, 0
+for start in range(0, len(maps), 500):
+    total += int(read_rows(maps, np.arange(start, min(start + 500, len(maps))))[:, 0, 0].sum())
+    most = max(most, from_files() - before)
+plain = np.array(maps[:, 0, 0])  # the same, without read_rows
+print(total, int(plain.sum()), most, from_files() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux about memory")
+def test_large_file_can_be_read_through_in_little_memory(tmp_path):
+    """200 MB, of which at most a tenth counts as memory of the process at any time."""
+    whole = np.lib.format.open_memmap(tmp_path / "maps.npy", "w+", np.uint8, (12_800, 125, 125))
+    whole[:] = np.arange(12_800).astype(np.uint8)[:, None, None]
+    whole.flush()
+    ended = subprocess.run([sys.executable, "-c", READ_THROUGH, tmp_path / "maps.npy"],
+                           cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    total, expected, most, plain = map(float, ended.stdout.split())
+    assert total == expected > 0
+    assert most < 20 and plain > 150  # MB; the latter shows that it would be noticed
 
 
 # ---------------------------------------------------------------------------------------- sources

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from cvae_utils import latents, metrics, train
+from cvae_utils import latents, metrics
 from cvae_utils.atlas import TABLE_COLUMNS, Atlas
 from cvae_utils.exploration import STRIP_STEPS, Exploration, SliceSearch, training_rows
 from cvae_utils.labels import Label
-from cvae_utils.train import Run
+from cvae_utils.runs import Run, build_model
 
 
 def lively_model(size=32, latent_dim=6):
     """Untrained, but each step of 0.1 in any dimension changes its heart, which has all classes."""
     torch.manual_seed(0)
-    model = train.build_model({"size": size, "base_channels": 4, "latent_dim": latent_dim}).eval()
+    model = build_model({"size": size, "base_channels": 4, "latent_dim": latent_dim}).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not name.startswith("to_logvar"):

@@ -19,8 +19,8 @@ from cvae_utils.atlas import load_or_build
 from cvae_utils.explorer import SWEEP, Explorer
 from cvae_utils.labels import colourise
 from cvae_utils.latents import Posterior
+from cvae_utils.runs import load_run
 from cvae_utils.storage import read_json, write_json
-from cvae_utils.train import load_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 

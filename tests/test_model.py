@@ -1,10 +1,12 @@
-"""The network: its shapes, its size, and what goes in."""
+"""The network: its shapes, its size, its gradients, and what goes in."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
 
-from cvae_utils.model import ConvVAE, one_hot
+from cvae_utils.model import ConvVAE, Upsample, one_hot
 
 
 @pytest.mark.parametrize(("size", "channels", "latent"), [(32, 4, 6), (64, 2, 3), (16, 3, 32)])
@@ -63,8 +65,89 @@ def test_noise_is_scaled_by_the_standard_deviation():
     assert not torch.allclose(scores, model.decode(mu), atol=1e-3)
 
 
-def test_one_hot_has_one_channel_a_class_last_in_memory():
-    encoded = one_hot(torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8))
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_one_hot_has_one_channel_a_class_last_in_memory(dtype):
+    encoded = one_hot(torch.tensor([[[0, 1], [2, 3]]], dtype=dtype))
     assert encoded.shape == (1, 4, 2, 2) and encoded.dtype == torch.float32
     assert encoded.flatten(2)[0].tolist() == torch.eye(4).tolist()
     assert encoded.is_contiguous(memory_format=torch.channels_last)
+
+
+# ------------------------------------------------------------------ faster, and the same as plain
+def plain(layer):
+    """nn.ConvTranspose2d with the weights of an Upsample."""
+    other = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, 2, stride=2).to(layer.weight)
+    other.load_state_dict(layer.state_dict())
+    return other
+
+
+def gradients(module, weighting, *inputs):
+    """Gradients of a weighted sum of the output, with respect to inputs and parameters."""
+    outputs = module(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    total = sum((out * torch.cos(weighting * torch.arange(out.numel()).view_as(out))).sum()
+                for out in outputs)
+    return outputs, torch.autograd.grad(total, [x for x in inputs if x.requires_grad]
+                                        + list(module.parameters()))
+
+
+def assert_equal(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("shape", "out"), [
+    ((2, 3, 5, 4), 7), ((1, 6, 1, 9), 2), ((3, 1, 4, 1), 1), ((2, 4, 3, 3), 4)])
+def test_upsampling_is_a_transposed_convolution_and_so_are_its_gradients(shape, out, layout):
+    torch.manual_seed(0)
+    layer = Upsample(shape[1], out).double()
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    (found,), slopes = gradients(layer, 0.7, x)
+    (expected,), expected_slopes = gradients(plain(layer), 0.7, x)
+    assert found.shape == (shape[0], out, 2 * shape[2], 2 * shape[3])
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert_equal([found, *slopes], [expected, *expected_slopes])
+    assert len(slopes) == 3 and all(slope.abs().max() > 0 for slope in slopes)
+
+
+def test_upsampling_by_hand():
+    """One channel in, one out: every pixel becomes itself times the weights, plus the bias."""
+    layer = Upsample(1, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[[[1, 2], [3, 4]]]]))
+        layer.bias.fill_(0.5)
+        found = layer(torch.tensor([[[[1.0, 10.0]]]]))
+    assert found.tolist() == [[[[1.5, 2.5, 10.5, 20.5], [3.5, 4.5, 30.5, 40.5]]]]
+
+
+def test_weights_of_a_plain_transposed_convolution_are_those_of_upsampling():
+    theirs = nn.ConvTranspose2d(3, 5, 2, stride=2)
+    ours = Upsample(3, 5)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 4, 6)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_model_has_the_gradients_of_the_plain_network(layout):
+    """ELU in place and Upsample save time and memory, and change nothing."""
+    torch.manual_seed(0)
+    model = ConvVAE(32, 3, 5).double().to(memory_format=layout)
+    other = copy.deepcopy(model)
+    for sequence in (other.encoder, other.decoder):
+        for number, layer in enumerate(sequence):
+            if isinstance(layer, nn.ELU):
+                sequence[number] = nn.ELU()
+            elif isinstance(layer, nn.ConvTranspose2d):
+                sequence[number] = plain(layer)
+    kinds = [type(layer) for layer in other.decoder]
+    assert kinds.count(nn.ConvTranspose2d) == 4 and Upsample not in kinds
+    pictures = one_hot(torch.randint(0, 4, (3, 32, 32))).double()
+    noise = torch.randn(3, 5, dtype=torch.float64)
+    (found, slopes), (expected, plain_slopes) = (
+        gradients(network, 0.3, pictures.clone().requires_grad_(), noise)
+        for network in (model, other))
+    assert_equal([*found, *slopes], [*expected, *plain_slopes])
+    assert all(slope.abs().max() > 0 for slope in slopes)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from cvae_utils import notebook, profiles, train
+from cvae_utils import hardware, notebook, profiles, train
 from cvae_utils.acdc import DataError
 
 
@@ -20,7 +20,7 @@ def environment(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("CVAE_OUT", str(tmp_path))
     monkeypatch.setenv("CVAE_PROFILE", "smoke")
     monkeypatch.setitem(profiles.PROFILES, "smoke", replace(tiny, name="smoke", epochs=1))
-    monkeypatch.setattr(train, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cpu"))
     for name in ("CVAE_LABELS", "CVAE_PATTERN"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -213,10 +213,11 @@ def test_run_of_another_split_is_trained_and_measured_on_that_split(study, slice
         return len(seen[0] & seen[1])
 
     for by in ("", "patient"):
-        config, _, split, folder, device = study.run(5.0, "linear", by)
+        config, _, split, folder, machinery = study.run(5.0, "linear", by)
         assert split is study.split and config.split_by == "patient"
         assert patients_on_both_sides(split) == 0
-    assert (folder, device) == (study.data_folder / "runs", torch.device("cpu"))
+    assert folder == study.data_folder / "runs"
+    assert machinery == train.Machinery(torch.device("cpu"), processes=1)
 
     config, given, split, _, _ = study.run(5.0, split_by="slice")
     assert config == train.RunConfig(study.profile, 5.0, "constant", study.seed, "slice",

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cvae_utils import atlas, latents, metrics, page, train
+from cvae_utils import atlas, latents, metrics, page
 from cvae_utils.atlas import Atlas
 from cvae_utils.labels import GROUPS
+from cvae_utils.runs import Run, build_model
 from cvae_utils.storage import REPOSITORY
-from cvae_utils.train import Run
 
 SLICES = 60
 
@@ -24,7 +24,7 @@ def make_atlas(beta, source, *, size, channels, latent_dim, ranking, active, see
     Its maps have all four classes and change with every dimension.
     """
     torch.manual_seed(seed)
-    model = train.build_model({"size": size, "base_channels": channels, "latent_dim": latent_dim})
+    model = build_model({"size": size, "base_channels": channels, "latent_dim": latent_dim})
     with torch.no_grad():
         for weight in (p for p in model.parameters() if p.ndim > 1):
             torch.nn.init.kaiming_normal_(weight)

@@ -136,5 +136,92 @@ def test_benchmarks_have_a_table_of_their_own_that_fits_its_file():
     assert table in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
+def way(images, times, gflops, share, **more):
+    return {"images_a_second": images, "times_plain": times, "gflops": gflops,
+            "share_of_peak": share, "peak_mb": 1234.4, "precision": "float32",
+            "reconstruct_ms": 30.04, "decode_ms": 20.04} | more
+
+
+@pytest.fixture
+def benchmarks():
+    """What the scripts of benchmarks/ record about training, in short."""
+    faster = {"precision": "bfloat16", "reconstruct_ms": 15.06, "decode_ms": 9.96,
+              "peak_mb": 800.0}
+    sizes = [
+        {"size": 64, "channels": 16, "batch": 32, "rounds": 7, "gflop_an_image": 0.2, "data": "A",
+         "ways": {"plain": way(99.96, 1.0, 21.0, 0.1), "here": way(412.6, 4.13, 86.8, 0.3)}},
+        {"size": 128, "channels": 48, "batch": 16, "rounds": 7, "gflop_an_image": 7.149,
+         "data": "A", "shares": {"convolutions, backward": 0.614, "ELU": 0.386},
+         "ways": {"plain": way(5.04, 1.0, 36.0, 0.357), "reused": way(7.0, 1.39, 50.0, 0.5),
+                  "here": way(12.6, 2.5, 90.1, 0.452, **faster),
+                  "compiled": way(13.0, 2.58, 92.9, 0.47, **faster)}},
+    ]
+    known = read_json(REPOSITORY / "benchmarks" / "results.json")
+    return {name: known[name] for name in ("explorer_browser", "explorer_kernel", "preprocess")} | {
+        "training": {"machine": "a machine", "threads": 2, "matrix": 3072, "sizes": sizes,
+                     "matrix_gflops": {"float32": 101.2, "bfloat16": 199.6}},
+        "training_dice": {
+            "pairs": [{"seed": 0, "plain": 0.9, "here": 0.8996},
+                      {"seed": 1, "plain": 0.91, "here": 0.912}],
+            "mean_difference": 0.0008, "epochs": 20, "beta": 10.0, "size": 64, "data": "A"},
+        "training_memory": {"ratio": 1.04, "rows": [
+            {"scale": 1, "size": 64, "slices": 1118, "peak_mb": 700.2},
+            {"scale": 100, "size": 64, "slices": 111800, "peak_mb": 728.0}]},
+    }
+
+
+def test_training_table_has_a_row_for_each_size_and_way(benchmarks):
+    rows = results.benchmark_tables(benchmarks)["training"].split("\n\n")[0].splitlines()
+    assert rows[2:] == [
+        "| 64 x 64, 16, 32 | plain loop | 100.0 | 1.0 | 21 | 10 % | 1234 MB |",
+        "| 64 x 64, 16, 32 | here | 413 | 4.1 | 87 | 30 % | 1234 MB |",
+        "| 128 x 128, 48, 16 | plain loop | 5.0 | 1.0 | 36 | 36 % | 1234 MB |",
+        "| 128 x 128, 48, 16 | plain loop, freed memory reused | 7.0 | 1.4 | 50 | 50 % | 1234 MB |",
+        "| 128 x 128, 48, 16 | here | 12.6 | 2.5 | 90 | 45 % | 800 MB |",
+        "| 128 x 128, 48, 16 | here, compiled | 13.0 | 2.6 | 93 | 47 % | 800 MB |",
+    ]
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_training_text_has_peak_latency_shares_quality_and_memory(benchmarks):
+    text = results.benchmark_tables(benchmarks)["training"].split("\n\n")[1]
+    assert text.startswith("a machine, 2 threads; data: A; medians of 7 rounds in turns.")
+    for part in (
+        "3072 x 3072, is 101 GFLOP/s in float32 and 200 GFLOP/s in bfloat16; the plain loop "
+        "computes in float32, training here in bfloat16",
+        "An image of 128 x 128 takes 7.1 GFLOP",
+        "one of 128 x 128 takes 15.1 ms here and 30.0 the plain way, to decode it 10.0 and 20.0.",
+        "A step here at 128 x 128 is: convolutions, backward 61 %, ELU 39 %.",
+        "20 epochs at 64 x 64, beta 10, give 0.900 and 0.900, 0.912 and 0.910 (here "
+        "and plain, a seed each; mean difference +0.001; A)",
+        "1118 slices and 111800 peak at 700 and 728 MB, evaluation included: 100 times the data, "
+        "1.04 times the memory.",
+    ):
+        assert part in text
+
+
+def test_what_was_not_measured_is_left_out(benchmarks):
+    less = {name: found for name, found in benchmarks.items()
+            if name not in ("training_dice", "training_memory")}
+    text = results.benchmark_tables(less)["training"]
+    assert "Dice" not in text and "times the memory" not in text and text.endswith("ELU 39 %.")
+    del less["training"]
+    assert sorted(results.benchmark_tables(less)) == ["latency", "preprocess"]
+
+
+def test_gpu_has_a_table_of_its_own_with_the_whole_report(benchmarks):
+    on_gpu = benchmarks["training"] | {"machine": "a GPU"}
+    report = {"profile": "report", "data": "A", "ways": {
+        "here": way(5000.4, 0, 0, 0.312, epochs=180, seconds=90.0, test_dice=0.8766)}}
+    table = results.benchmark_tables(benchmarks | {"training_gpu": on_gpu,
+                                                   "training_report_gpu": report})["training"]
+    cpu_table, cpu_text, gpu_table, gpu_text = table.split("\n\n")
+    assert gpu_table == cpu_table and cpu_text.startswith("a machine, ")
+    assert gpu_text.startswith("a GPU, ") and "memory." not in gpu_text
+    assert gpu_text.endswith(
+        "The profile `report` from start to end (A): here, 180 epochs in 1.5 minutes, 5000 images "
+        "a second, 31 % of the peak, test Dice 0.877.")
+
+
 def test_table_in_markdown():
     assert results.markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"

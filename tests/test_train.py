@@ -1,10 +1,9 @@
-"""Training, its cache of finished runs, and what an interruption leaves behind."""
+"""Training: what it learns, what it keeps, and what becomes of it when it is stopped."""
 
+import errno
 import itertools
-import pickle
+import json
 import shutil
-import signal
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -12,21 +11,34 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+import worker
+from jupyter_client import KernelManager
 
-from cvae_utils import metrics, train
-from cvae_utils.dataset import Slices
+from cvae_utils import (
+    checkpoint,
+    evaluation,
+    hardware,
+    latents,
+    metrics,
+    notebook,
+    profiles,
+    runs,
+    train,
+)
 from cvae_utils.model import one_hot
-from cvae_utils.storage import REPOSITORY, read_json, write_json
-from cvae_utils.train import RunConfig, evaluate, fit, load_or_train
+from cvae_utils.runs import RUN_FILES, build_model
+from cvae_utils.storage import REPOSITORY, DataError, read_json, write_json
+from cvae_utils.train import Machinery, RunConfig, fit, load_or_train
 
 CPU = torch.device("cpu")
+ALONE = Machinery(CPU)
 
 
-@pytest.fixture(scope="module")
-def again(slices, split):
-    """fit on the CPU without a bar."""
-    return lambda config: fit(config, slices, split, CPU, progress=False)
+@pytest.fixture
+def again(slices, split, accelerator):
+    """fit on the CPU in float32, without a bar."""
+    return lambda config, **options: fit(config, options.pop("slices", slices), split, accelerator,
+                                         progress=False, **options)
 
 
 @pytest.fixture
@@ -50,6 +62,14 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def no_step(*_):
+    raise AssertionError("expected no step of training")
+
+
 # ------------------------------------------------------------------------------------------ fit
 def test_training_lowers_the_loss_and_writes_its_history(again, config, tiny, split):
     model, history, steps, environment = again(
@@ -70,6 +90,16 @@ def test_training_lowers_the_loss_and_writes_its_history(again, config, tiny, sp
                  + 1000 * history[f"{part}_kl"] / 256**2)
         assert history[f"{part}_loss"].to_numpy() == pytest.approx(terms.to_numpy(), rel=1e-3)
     assert environment["device"] == "cpu" and environment["epochs"] == 8
+    assert environment["processes"] == 1 and environment["micro_batch"] == 8
+
+
+@pytest.mark.parametrize(("precision", "name"), [("no", "float32"), ("bf16", "bfloat16")])
+def test_environment_says_in_which_precision_was_computed(
+        brief, slices, split, tmp_path, precision, name):
+    one = replace(brief, profile=replace(brief.profile, epochs=1))
+    found = load_or_train(one, slices, split, tmp_path, Machinery(CPU, precision=precision), False)
+    assert read_json(found.folder / "environment.json") == found.environment
+    assert found.environment["precision"] == name and found.environment["processes"] == 1
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(again, brief):
@@ -78,26 +108,63 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(again, brief):
     assert not same_weights(first, again(replace(brief, seed=1))[0])
 
 
-def test_slices_read_from_disk_batch_by_batch_train_and_score_the_same(
-        again, brief, run, slices, split, tmp_path, monkeypatch):
-    np.save(tmp_path / "aligned.npy", slices.aligned)
-    on_disk = replace(slices, aligned=np.load(tmp_path / "aligned.npy", mmap_mode="r"))
-    expected, expected_scores = again(brief), evaluate(run.model, slices, split, 20)
-    monkeypatch.setattr(train, "RESIDENT_BYTES", 0)
-    monkeypatch.setattr(train.latents, "BATCH_PIXELS", 2 * 32**2)  # blocks of 32 slices
-    assert train._Part(on_disk.aligned, split["train"], CPU).resident is None
-    trained, history, *_ = fit(brief, on_disk, split, CPU, progress=False)
-    assert same_weights(expected[0], trained)
-    pd.testing.assert_frame_equal(history, expected[1], rtol=1e-4)
-    scores = evaluate(run.model, on_disk, split, 20)
-    assert len(split["test"]) > 32
-    assert {k: pytest.approx(v, rel=1e-3, abs=1e-4) for k, v in scores.items()} == expected_scores
+def test_slices_on_disk_train_as_those_in_memory_bit_for_bit(again, brief, slices):
+    assert isinstance(slices.aligned, np.memmap)
+    mapped = again(brief)
+    in_memory = again(brief, slices=replace(slices, aligned=np.array(slices.aligned)))
+    assert same_weights(mapped[0], in_memory[0])
+    pd.testing.assert_frame_equal(mapped[1], in_memory[1], check_exact=True)
+
+
+def test_slices_are_read_a_batch_at_a_time_on_the_cpu(again, brief, monkeypatch):
+    read, largest = train.read_rows, []
+    monkeypatch.setattr(train, "read_rows", lambda maps, rows: (largest.append(len(rows)),
+                                                               read(maps, rows))[1])
+    monkeypatch.setattr(train.latents, "BATCH_PIXELS", 8 * 32**2)
+    again(brief)
+    assert max(largest) == 8 and len(largest) > 20
+
+
+def test_images_pass_a_few_at_a_time_with_the_same_result(again, brief):
+    """Micro-batches of 3, 3 and 2 of 8: their gradients are summed with their shares."""
+    slow = replace(brief, profile=replace(brief.profile, learning_rate=1e-3))
+    whole, parts = again(slow), again(slow, micro_batch=3)
+    assert (whole[3]["micro_batch"], parts[3]["micro_batch"]) == (8, 3)
+    assert_same_curve(parts[1:3], whole[1:3])
+
+
+def assert_same_curve(found, expected):
+    """History and steps, but for rounding."""
+    for a, b in zip(found, expected):
+        pd.testing.assert_frame_equal(pd.DataFrame(a), pd.DataFrame(b), rtol=1e-3, atol=1e-4)
+    pd.testing.assert_series_equal(pd.DataFrame(found[1])["loss"],
+                                   pd.DataFrame(expected[1])["loss"], rtol=1e-4)
+
+
+def test_compiled_model_trains_as_the_plain_one(brief, slices, split, tmp_path, monkeypatch):
+    """As traced for the compiler; to let it make machine code of that would take a minute."""
+    accelerator, backends = hardware.Accelerator, []
+
+    def traced(dynamo_backend, **options):
+        backends.append(dynamo_backend)
+        return accelerator(dynamo_backend=dynamo_backend.replace("inductor", "aot_eager"),
+                           **options)
+
+    monkeypatch.setattr(hardware, "Accelerator", traced)
+    small = replace(brief, profile=replace(brief.profile, epochs=1, learning_rate=1e-3))
+    plain, compiled = (
+        load_or_train(small, slices, split, tmp_path / str(compiled),
+                      Machinery(CPU, precision="no", compiled=compiled), progress=False)
+        for compiled in (False, True))
+    assert backends == ["no", "inductor"]
+    assert_same_curve([compiled.history, compiled.steps], [plain.history, plain.steps])
+    assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
 
 
 def test_epochs_before_beta_has_risen_are_never_the_best(again, config, tiny, monkeypatch):
     losses = {1: 0.0, 2: 0.0, 3: 0.0, 4: 4.0, 5: 3.0, 6: 5.0}
     monkeypatch.setattr(train, "_epoch_row", lambda epoch, *_: {
-        "validation_loss": losses[epoch], "validation_dice": 0.0})
+        "epoch": epoch, "validation_loss": losses[epoch], "validation_dice": 0.0})
     rising = replace(config, beta=1000.0, schedule="linear",
                      profile=replace(tiny, epochs=6, batch_size=16))
     _, _, steps, environment = again(rising)
@@ -114,24 +181,20 @@ def test_epochs_before_beta_has_risen_are_never_the_best(again, config, tiny, mo
 ])
 def test_early_stopping_keeps_the_weights_of_the_best_epoch(
         again, config, tiny, monkeypatch, validation_losses, best, epochs):
-    seen = []
+    seen, validate = [], train._validate
 
-    def told(epoch, steps, vae, validation, beta):
+    def told(accelerator, vae, *rest):
         seen.append({name: value.clone() for name, value in vae.state_dict().items()})
-        return {"validation_loss": validation_losses[epoch - 1], "validation_dice": 0.0}
+        return validate(accelerator, vae, *rest) | {
+            "validation_loss": validation_losses[len(seen) - 1]}
 
-    monkeypatch.setattr(train, "_epoch_row", told)
+    monkeypatch.setattr(train, "_validate", told)
     patient = replace(config, profile=replace(tiny, epochs=6, patience=2, batch_size=64))
     model, history, _, environment = again(patient)
     assert (environment["best_epoch"], environment["epochs"], len(history)) == (best, epochs,
                                                                                   epochs)
     assert all(torch.equal(x, seen[best - 1][k]) for k, x in model.state_dict().items())
     assert not torch.equal(seen[0]["from_z.weight"], seen[1]["from_z.weight"])
-
-
-def test_loss_that_is_no_number_stops_with_a_remedy(again, config, tiny):
-    with pytest.raises(FloatingPointError, match="epoch 1: .*Lower the learning rate"):
-        again(replace(config, profile=replace(tiny, learning_rate=1e30, warmup_steps=0)))
 
 
 def test_slices_of_another_size_are_refused(again, config, tiny):
@@ -147,136 +210,44 @@ def test_learning_rate_warms_up_and_then_falls_along_half_a_cosine(tiny):
     assert [train.learning_rate_factor(s, 9, constant) for s in (0, 5, 9)] == [1, 1, 1]
 
 
-@pytest.fixture
-def phases():
-    """Twenty steps: all fall until step 3; LV is learnt at 4, MYO from 6 to 9, RV from 10 on."""
-    steps = pd.DataFrame({
-        "RV": [0.1, 0.1, *[0.0] * 8, 0.1, 0.2, *[0.4] * 8],
-        "MYO": [0.2, 0.1, 0, 0, 0, 0, 0.2, 0.3, 0.4, *[0.6] * 11],
-        "LV": [0.5, 0.3, 0.1, 0, 0.4, *[0.8] * 15],
-    })
-    steps.loc[15, "LV"] = 0.7  # when nothing new is learnt
-    return steps
-
-
-@pytest.mark.parametrize(("falls", "step", "to", "dip"), [
-    (None, 0, 0, 0),  # LV's fall before all are lowest does not count, nor does that of step 15
-    ("LV", 5, 0.3, 0),  # nothing else rises yet
-    ("LV", 7, 0.3, 0.5),  # MYO rises
-    ("MYO", 11, 0.2, 0.4),  # RV rises
-    ("LV", 14, 0.3, 0),  # everything has risen
-    ("MYO", 8, 0.1, 0),  # the one that rises itself does not count
-])
-def test_dip_is_a_fall_while_another_structure_rises(phases, falls, step, to, dip):
-    if falls:
-        phases.loc[step, falls] = to
-    assert train.learning_phases(phases, window=1)["dip"] == pytest.approx(dip)
-
-
-def test_order_and_noise_of_constructed_steps(phases):
-    found = train.learning_phases(phases, window=1)
-    assert found["order"] == ["LV", "MYO", "RV"]
-    assert found["half_step"] == {"LV": 4, "MYO": 7, "RV": 11}  # and not 0, before the minimum
-    assert found["noise"] == pytest.approx(0.1)
-    smooth = train.learning_phases(phases, window=2)
-    assert smooth["half_step"] == {"LV": 5, "MYO": 8, "RV": 12}
-    assert smooth["noise"] == pytest.approx(0.05)
-    turned = train.learning_phases(phases.rename(columns={"LV": "RV", "RV": "LV"}), window=1)
-    assert turned["order"] == ["RV", "MYO", "LV"]
-
-
-# ------------------------------------------------------------------------------------- evaluate
-def test_evaluation_is_what_the_model_itself_gives(run, slices, split):
-    model, maps = run.model, slices.aligned[split["test"]]
+@pytest.mark.parametrize("batch", [2, 256])
+def test_validation_scores_are_means_over_slices(
+        accelerator, untrained, slices, batch, monkeypatch):
+    """Of five slices, one of them without RV, in batches of any size."""
+    maps = np.array(slices.aligned[:5])
+    maps[2][maps[2] == 1] = 0
+    monkeypatch.setattr(latents, "BATCH_PIXELS", batch * 32**2)
+    part = train._Part(maps, np.arange(5), CPU)
+    found = train._validate(accelerator, untrained, part, 1000.0)
+    dice = metrics.dice_per_class(latents.reconstruct(untrained, maps), maps)
+    assert found["validation_dice"] == pytest.approx(np.nanmean(dice, axis=1).mean(), rel=1e-5)
+    for name, value in metrics.mean_by_class(dice).items():
+        assert found[f"validation_{name}"] == pytest.approx(value, rel=1e-5)
     with torch.no_grad():
-        mu, logvar = model.encode(one_hot(torch.from_numpy(maps)))
-        rebuilt = model.decode(mu).argmax(dim=1).numpy()
-        train_mu, train_logvar = model.encode(
-            one_hot(torch.from_numpy(slices.aligned[split["train"]])))
-    dice = []
-    for a, b in zip(rebuilt, maps):
-        present = [c for c in (1, 2, 3) if (a == c).any() or (b == c).any()]
-        dice.append(np.mean([2 * ((a == c) & (b == c)).sum() / ((a == c).sum() + (b == c).sum())
-                             for c in present]))
-    prior = torch.distributions.Normal(0, 1)
-    kl = torch.distributions.kl_divergence(
-        torch.distributions.Normal(train_mu, torch.exp(train_logvar / 2)), prior).mean(dim=0)
-    test_kl = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mu, torch.exp(logvar / 2)), prior).sum(dim=1).mean()
-
-    found = evaluate(model, slices, split, samples=20)
-    assert found["test_dice"] == pytest.approx(np.mean(dice), abs=1e-4) and np.mean(dice) > 0.3
-    assert found["test_kl"] == pytest.approx(test_kl.item(), rel=1e-3)
-    assert found["train_kl"] == pytest.approx(kl.sum().item(), rel=1e-3)
-    assert found["active_dimensions"] == (kl > 0.1).sum() > 0
-    order = found["kl_order"]
-    assert (np.diff(kl[order]) <= 1e-6).all()
-    assert found["mu_sd"] == pytest.approx(train_mu[:, order].std(dim=0, correction=0).tolist(),
-                                           rel=1e-3)
-    assert found["valid_real"] == metrics.is_valid(maps).mean()
-    assert found["valid_real_open_wall"] == metrics.is_valid(maps, True).mean()
-    assert found["samples"] == 20 and (20 * found["valid_prior"]).is_integer()
+        target = one_hot(torch.from_numpy(maps))
+        mu, logvar = untrained.encode(target)
+        terms = train.losses.loss_terms(untrained.decode(mu), target, mu, logvar)
+    assert found["validation_loss"] == pytest.approx(terms.total(1000.0).item(), rel=1e-4)
+    assert found["validation_kl"] == pytest.approx(terms.kl.item(), rel=1e-4)
 
 
-def test_evaluation_counts_each_part_by_its_own_slices(untrained, slices, split, monkeypatch):
-    """A model that returns what it is given rebuilds every slice perfectly."""
-    monkeypatch.setattr(train.latents, "reconstruct", lambda vae, maps: maps)
-    found = evaluate(untrained, slices, split, samples=1)
-    assert all(found[f"{part}_dice"] == 1 for part in ("validation", "test", "unrotated"))
-
-    monkeypatch.setattr(train.latents, "reconstruct",
-                        lambda vae, maps: slices.aligned[split["test"]][:len(maps)])
-    found = evaluate(untrained, slices, split, samples=1)
-    assert found["test_dice"] == 1 and found["test_dice_LV"] == 1
-    assert 0.2 < found["unrotated_dice"] < 0.95 and found["validation_dice"] < 0.95
+def test_row_of_an_epoch_holds_the_means_over_its_steps():
+    steps = torch.tensor([[4.0, 1.0, 0.5, 2.0, 0.3, 0.6, 0.9], [5.0, 3.0, 0.7, 4.0, 0.1, 0.2, 0.3]])
+    found = train._epoch_row(4, steps, {"validation_loss": 7.0})
+    assert found == {"epoch": 4, "beta": 5.0, "train_loss": 2.0, "validation_loss": 7.0,
+                     "train_cross_entropy": pytest.approx(0.6), "train_kl": 3.0,
+                     "train_dice_loss": pytest.approx(1 - 0.4)}
 
 
-def bars(*counts):
-    """Label maps (N, 32, 32) with so many pixels of RV, MYO and LV each."""
-    maps = np.zeros((len(counts), 32 * 32), dtype=np.uint8)
-    for row, of_each in zip(maps, counts):
-        row[:sum(of_each)] = np.repeat([1, 2, 3], of_each)
-    return maps.reshape(-1, 32, 32)
-
-
-def test_spread_and_lack_of_rv_by_hand(untrained, monkeypatch):
-    real = bars((0, 10, 20), (0, 10, 20), (8, 14, 30), (8, 14, 30))  # deviations 4, 2, 5
-    drawn = bars((0, 10, 20), (4, 10, 40), (0, 10, 20), (0, 10, 40))  # sqrt(3), 0, 10
-    other = bars((100, 1, 0), (1, 50, 0))  # of training and validation: does not matter
-    maps = np.concatenate([other, real])
-    asked = []
-    monkeypatch.setattr(train.latents, "reconstruct", lambda vae, maps: maps)
-    monkeypatch.setattr(train.latents, "decode", lambda vae, z: (asked.append(z), drawn)[1])
-    found = evaluate(untrained, Slices(maps, maps, None, None, "", ""),
-                     {"train": [0, 1], "validation": [1], "test": [2, 3, 4, 5]}, 4, seed=3)
-    assert found["spread_prior"] == pytest.approx((np.sqrt(3) / 4 + 0 + 10 / 5) / 3)
-    assert (found["no_rv_prior"], found["no_rv_real"]) == (3 / 4, 2 / 4)
-    assert len(asked) == 1 and (asked[0] == train.latents.sample_prior(4, 6, seed=3)).all()
-
-
-# ------------------------------------------------------------------------------ runs on the disk
+# ---------------------------------------------------------------------------------- load_or_train
 def test_run_is_trained_once_and_then_loaded(run, config, slices, split, finished, monkeypatch):
     monkeypatch.setattr(train, "fit", None)
-    monkeypatch.setattr(train, "evaluate", None)
-    loaded = load_or_train(config, slices, split, finished, CPU, progress=False)
+    monkeypatch.setattr(evaluation, "evaluate", None)
+    loaded = load_or_train(config, slices, split, finished, ALONE, progress=False)
     assert loaded.folder == finished / config.folder_name
     assert same_weights(loaded.model, run.model) and not loaded.model.training
     assert loaded.results == run.results and loaded.environment == run.environment
     assert loaded.config["beta"] == 10 and loaded.config["profile"]["size"] == 32
-    pd.testing.assert_frame_equal(loaded.history, run.history)
-    pd.testing.assert_frame_equal(loaded.steps, run.steps)
-
-
-def test_stored_results_are_those_of_the_stored_weights(run, config, slices, split):
-    found = evaluate(run.model, slices, split, samples=20)
-    assert found.keys() == run.results.keys() and found["kl_order"] == run.results["kl_order"]
-    for name in found:
-        assert found[name] == pytest.approx(run.results[name]), name
-    assert set(contents(run.folder)) == {"model.safetensors", "config.json", "history.csv",
-                                         "steps.csv", "results.json", "environment.json"}
-    weights = load_file(run.folder / "model.safetensors")
-    assert sum(w.numel() for w in weights.values()) == sum(
-        p.numel() for p in run.model.parameters())
 
 
 def test_whatever_a_run_depends_on_is_in_its_name(config, tiny):
@@ -292,116 +263,330 @@ def test_whatever_a_run_depends_on_is_in_its_name(config, tiny):
     assert names[2].startswith("tiny-beta10-linear-seed0-")
 
 
-@pytest.mark.parametrize("module", ["train", "model", "losses", "metrics", "latents"])
+def edit(module, tmp_path, monkeypatch):
+    path = REPOSITORY / "cvae_utils" / f"{module}.py"
+    (tmp_path / "edited.py").write_text(path.read_text() + "\nEDITED = True\n")
+    monkeypatch.setattr(sys.modules[f"cvae_utils.{module}"], "__file__",
+                        str(tmp_path / "edited.py"))
+
+
+@pytest.mark.parametrize("module", ["train", "model", "losses", "metrics", "latents",
+                                    "evaluation"])
 def test_edit_of_the_code_gives_a_run_another_name(config, tmp_path, monkeypatch, module):
     before = config.folder_name
-    edited = tmp_path / "edited.py"
-    path = REPOSITORY / "cvae_utils" / f"{module}.py"
-    edited.write_text(path.read_text() + "\nEDITED = True\n")
-    monkeypatch.setattr(sys.modules[f"cvae_utils.{module}"], "__file__", str(edited))
+    edit(module, tmp_path, monkeypatch)
     assert config.folder_name != before
 
 
-@pytest.mark.parametrize("where", ["fit", "evaluate", "write_json"])
+@pytest.mark.parametrize(("where", "name"), [
+    (train, "fit"), (evaluation, "evaluate"), (runs, "write_json")], ids=str)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_interrupted_run_leaves_no_folder_and_the_finished_one(
-        brief, slices, split, run, finished, monkeypatch, where, error):
+        brief, slices, split, run, finished, monkeypatch, where, name, error):
     before = contents(finished)
 
     def interrupted(*arguments):
         raise error
 
-    if where != "fit":  # no need to train for what comes after
-        model = train.build_model(vars(brief.profile))
-        monkeypatch.setattr(train, "fit", lambda *_: (model, run.history, run.steps, {}))
-    monkeypatch.setattr(train, where, interrupted)
+    # No need to train for what comes after.
+    model = build_model(vars(brief.profile))
+    monkeypatch.setattr(train, "fit", lambda *_: (model, run.history, run.steps, {}))
+    monkeypatch.setattr(where, name, interrupted)
     with pytest.raises(error):
-        load_or_train(brief, slices, split, finished, CPU, progress=False)
+        load_or_train(brief, slices, split, finished, ALONE, progress=False)
     assert contents(finished) == before
-    assert [p.name for p in finished.iterdir()] == [run.folder.name]
+    assert names(finished) == [run.folder.name]
 
 
-KILLED = """
-import os, pickle, signal, sys
-from pathlib import Path
-import torch
-from cvae_utils import train
-config, slices, split = pickle.load(open(sys.argv[1], "rb"))
-write = train.write_json
-def die(path, value):
-    write(path, value)
-    if path.name == "results.json":  # half of the files are written
-        os.kill(os.getpid(), signal.SIGKILL)
-train.write_json = die
-train.load_or_train(config, slices, split, Path(sys.argv[2]), torch.device("cpu"), False)
-"""
+def betas_of(config, runs, *kept):
+    """What find_betas finds among the runs of these configurations, whose folders are empty but
+    for config.json."""
+    for other in kept:
+        (runs / other.folder_name).mkdir(parents=True)
+        write_json(runs / other.folder_name / "config.json", {"beta": other.beta})
+    return train.find_betas(config, runs)
 
 
-def test_killed_run_is_not_taken_for_complete(config, slices, split, finished, tmp_path,
-                                              monkeypatch):
-    killed = replace(config, profile=replace(config.profile, epochs=1))
-    before = contents(finished)
-    (tmp_path / "work.pickle").write_bytes(pickle.dumps((killed, slices, split)))
-    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "work.pickle", finished],
-                           cwd=REPOSITORY)
-    assert ended.returncode == -signal.SIGKILL
-    assert not (finished / killed.folder_name).exists()
-    assert before.items() <= contents(finished).items()
-
-    fitted, counted = train.fit, itertools.count()
-    monkeypatch.setattr(train, "fit", lambda *a: (next(counted), fitted(*a))[1])
-    load_or_train(config, slices, split, finished, CPU, progress=False)
-    assert next(counted) == 0  # the finished one is loaded
-    load_or_train(killed, slices, split, finished, CPU, progress=False)
-    assert next(counted) == 2  # the killed one is trained: numbers 0 and 1 were taken
-    assert {p.name for p in finished.iterdir()} == {config.folder_name, killed.folder_name}
+def test_betas_are_those_of_runs_that_differ_in_nothing_else(config, tmp_path):
+    found = betas_of(config, tmp_path, config, replace(config, beta=0.5), replace(config, beta=3e5),
+                     replace(config, beta=20.0, seed=1), replace(config, beta=21.0, data="other"),
+                     replace(config, beta=22.0, schedule="linear"),
+                     replace(config, beta=23.0, split_by="slice"),
+                     replace(config, beta=24.0, profile=replace(config.profile, epochs=3)))
+    assert found == [0.5, 10.0, 3e5]
+    assert betas_of(replace(config, seed=1), tmp_path) == [20.0]
+    assert train.find_betas(config, tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "history.csv", "steps.csv",
-                                  "results.json", "environment.json"])
-def test_run_folder_that_lacks_a_file_is_refused_by_name(config, finished, lost):
-    (finished / config.folder_name / lost).unlink()
-    with pytest.raises(FileNotFoundError) as error:
-        train.load_run(finished / config.folder_name, CPU)
-    assert lost in str(error.value) and config.folder_name in str(error.value)
+def test_runs_of_code_that_was_edited_since_do_not_count(config, tmp_path, monkeypatch):
+    assert betas_of(config, tmp_path / "runs", replace(config, beta=0.5)) == [0.5]
+    edit("losses", tmp_path, monkeypatch)
+    assert train.find_betas(config, tmp_path / "runs") == []
 
 
-def test_missing_run_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.*Train it with notebook"):
-        train.load_run(tmp_path / "nowhere")
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"7", b'{"beta": "ten"}', b"\xff",
+                                     b'{"beta": null}', b'{"beta": [1]}', b'{"beta": NaN}'])
+def test_damaged_configuration_of_another_run_is_passed_over(config, tmp_path, content):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_bytes(content)
+    (tmp_path / "a file").write_text("in the way")
+    assert betas_of(config, tmp_path, config) == [10.0]
 
 
-def test_incomplete_run_says_what_is_missing(run, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(run.folder, folder)
-    (folder / "results.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"results\.json is missing\. Delete the folder"):
-        train.load_run(folder)
+# ------------------------------------------------------------------------- stopped, and gone on with
+class Stopped(Exception):
+    """Ends a training where a test wants it to end."""
 
 
-def test_weights_of_another_model_are_refused_with_the_remedy(run, tmp_path):
-    folder = shutil.copytree(run.folder, tmp_path / "other")
-    config = read_json(folder / "config.json")
-    config["profile"]["latent_dim"] = 5
-    write_json(folder / "config.json", config)
-    with pytest.raises(ValueError, match=r"other: expected weights of ConvVAE\(32, 4, 5\).*again"):
-        train.load_run(folder)
-    (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ValueError, match="expected weights .* found others"):
-        train.load_run(folder)
+def stop_at_the_end_of(epoch, patch):
+    row = train._epoch_row
+
+    def stopping(number, *rest):
+        if number == epoch:
+            raise Stopped
+        return row(number, *rest)
+
+    patch.setattr(train, "_epoch_row", stopping)
 
 
-def test_validation_scores_are_means_over_slices(untrained):
-    """Three slices, in one batch or two: the same row."""
-    maps = np.random.default_rng(0).integers(0, 4, (3, 32, 32)).astype(np.uint8)
-    step = [{"loss": 1.0, "cross_entropy": 0.5, "kl": 2.0, "RV": 0.3, "MYO": 0.6, "LV": 0.9,
-             "beta": 5.0}]
-    rows = []
-    for batch in (2, 256):
+@pytest.fixture(scope="module", params=["constant beta", "rising beta", "early stopping"])
+def undisturbed(request, config, slices, split):
+    """A configuration of six epochs and what comes of it; the third kind ends after five."""
+    profile = replace(config.profile, epochs=6, batch_size=16)
+    kinds = {"constant beta": replace(config, profile=profile),
+             "rising beta": replace(config, profile=profile, schedule="linear", beta=1000.0),
+             "early stopping": replace(config, profile=replace(profile, patience=2))}
+    validate, row = train._validate, train._epoch_row
+    told = [5.0, 4.0, 3.0, 3.5, 3.0, 0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "early stopping":
+            patch.setattr(train, "_epoch_row", lambda epoch, steps, validation: row(
+                epoch, steps, validation | {"validation_loss": told[epoch - 1]}))
+        accelerator = hardware.make_accelerator(CPU, "no")
+        found = fit(kinds[request.param], slices, split, accelerator, progress=False)
+        hardware.forget_accelerator()
+        assert found[3]["epochs"] == (5 if request.param == "early stopping" else 6)
+        assert train._validate is validate
+        yield kinds[request.param], found
+
+
+def assert_same_end(found, expected):
+    assert same_weights(found[0], expected[0])
+    for a, b in zip(found[1:3], expected[1:3]):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+    assert [found[3][k] for k in ("best_epoch", "epochs")] == [expected[3][k] for k in
+                                                               ("best_epoch", "epochs")]
+
+
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [5], [1, 2, 3, 4, 5], [3, 3, 3]], ids=str)
+def test_training_that_was_stopped_ends_as_one_that_was_not(undisturbed, again, tmp_path, stops):
+    config, expected = undisturbed
+    for epoch in stops:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train.latents, "BATCH_PIXELS", batch * 32**2)
-            part = train._Part(maps, np.arange(len(maps)), CPU)
-            rows.append(train._epoch_row(4, step, untrained, part, 1000.0))
-    assert rows[0] == pytest.approx(rows[1], rel=1e-4)
-    assert (rows[0]["epoch"], rows[0]["beta"], rows[0]["train_kl"]) == (4, 5, 2)
-    assert rows[0]["train_dice_loss"] == pytest.approx(0.4)
+            stop_at_the_end_of(epoch, patch)
+            with pytest.raises(Stopped):
+                again(config, state=tmp_path / "state")
+        assert checkpoint.load(tmp_path / "state")["epoch"] == epoch - 1
+    found = again(config, state=tmp_path / "state")
+    assert_same_end(found, expected)
+
+
+def test_training_that_is_over_is_not_gone_on_with(undisturbed, again, tmp_path, monkeypatch):
+    """It was stopped in the evaluation, say."""
+    config, expected = undisturbed
+    again(config, state=tmp_path / "state")
+    monkeypatch.setattr(train, "learning_rate_factor", no_step)
+    assert_same_end(again(config, state=tmp_path / "state"), expected)
+
+
+def test_beta_that_is_a_number_of_numpy_can_be_gone_on_with(again, brief, tmp_path, monkeypatch):
+    again(replace(brief, beta=np.float64(10)), state=tmp_path / "state")
+    monkeypatch.setattr(train, "learning_rate_factor", no_step)
+    again(brief, state=tmp_path / "state")
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: b"garbage",
+                                    lambda whole: whole[:len(whole) // 2]])
+def test_damaged_state_stops_with_the_remedy_and_is_not_deleted(
+        brief, slices, split, tmp_path, monkeypatch, damage):
+    state = worker.state_of(brief, tmp_path)
+    monkeypatch.setattr(evaluation, "evaluate", no_step)
+    with pytest.raises(AssertionError):
+        load_or_train(brief, slices, split, tmp_path, ALONE, progress=False)
+    state.write_bytes(damaged := damage(state.read_bytes()))
+    monkeypatch.setattr(train, "learning_rate_factor", no_step)
+    with pytest.raises(DataError, match=rf"{state.name}: .* found a damaged file .* Delete it"):
+        load_or_train(brief, slices, split, tmp_path, ALONE, progress=False)
+    assert state.read_bytes() == damaged and names(tmp_path) == [state.name]
+    hardware.make_accelerator(CPU, "no")  # nothing of the failed one is left
+    hardware.forget_accelerator()
+
+
+def test_state_is_there_until_the_run_is(brief, slices, split, tmp_path, monkeypatch):
+    """And a run whose evaluation failed is evaluated, and not trained again."""
+    evaluate, state = evaluation.evaluate, worker.state_of(brief, tmp_path)
+
+    def failing(*_):
+        assert names(tmp_path) == [state.name]
+        raise MemoryError
+
+    monkeypatch.setattr(evaluation, "evaluate", failing)
+    with pytest.raises(MemoryError):
+        load_or_train(brief, slices, split, tmp_path, ALONE, progress=False)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(train, "learning_rate_factor", no_step)
+    load_or_train(brief, slices, split, tmp_path, ALONE, progress=False)
+    assert names(tmp_path) == [brief.folder_name]
+
+
+def test_loss_that_is_no_number_stops_with_a_remedy(again, config, tiny):
+    with pytest.raises(FloatingPointError, match=r"epoch 1: the loss of step \d+ of 13 .*Lower the "
+                                                 r"learning rate \(1e\+30\) or raise warmup_steps "
+                                                 r"\(0\)\.$"):
+        again(replace(config, profile=replace(tiny, learning_rate=1e30, warmup_steps=0)))
+
+
+def test_loss_that_becomes_no_number_keeps_the_epoch_before(undisturbed, again, tmp_path):
+    config, expected = undisturbed
+    state, factor = tmp_path / "state", train.learning_rate_factor
+    with pytest.MonkeyPatch.context() as patch:  # from the third epoch's second step of six on
+        patch.setattr(train, "learning_rate_factor",
+                      lambda step, *rest: 1e30 if step > 12 else factor(step, *rest))
+        with pytest.raises(FloatingPointError, match=f"epoch 3: .* is no finite number. Lower .*"
+                                                     f"{state} holds the state of the epoch before"):
+            again(config, state=state)
+    kept = checkpoint.load(state)
+    assert kept["epoch"] == 2 and len(kept["progress"]["history"]) == 2
+    assert all(weight.isfinite().all() for weight in kept["model"].values())
+    assert_same_end(again(config, state=state), expected)
+
+
+# -------------------------------------------------------------------------------- a disk that fails
+@pytest.mark.parametrize("place", ["file", "file/below/it"])
+def test_place_that_cannot_be_written_to_is_named_before_any_step(
+        brief, slices, split, tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(train, "learning_rate_factor", no_step)
+    with pytest.raises(OSError, match=rf"{place}/{brief.folder_name}.*: the state after epoch 0 "
+                                      "could not be written .*let the folder be written to"):
+        load_or_train(brief, slices, split, tmp_path / place, ALONE, progress=False)
+
+
+def test_disk_that_fills_up_keeps_the_last_whole_state(undisturbed, again, tmp_path):
+    """A real limit: half of the file is written before it fails."""
+    resource = pytest.importorskip("resource")
+    config, expected = undisturbed
+    state, row = tmp_path / "state", train._epoch_row
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up(epoch, *rest):
+        if epoch == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (state.stat().st_size // 2, limits[1]))
+        return row(epoch, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_epoch_row", fill_up)
+        try:
+            with pytest.raises(OSError, match=f"{state}: the state after epoch 3 could not be "
+                               r"written \(.+\)\. The state of the epoch before is kept there\. "
+                               r"Free \d MB there, .*start again: training goes on") as error:
+                again(config, state=state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.errno == errno.EFBIG and names(tmp_path) == ["state"]
+    assert checkpoint.load(state)["epoch"] == 2
+    assert_same_end(again(config, state=state), expected)
+
+
+# ------------------------------------------------------------------------- interrupted, and killed
+@pytest.fixture(scope="module")
+def work(config, slices, split, tmp_path_factory):
+    """Eight epochs of 13 steps, for other processes."""
+    eight = replace(config, profile=replace(config.profile, epochs=8))
+    return eight, worker.pack(tmp_path_factory.mktemp("work") / "work.pickle", eight, slices, split)
+
+
+def end_of(folder):
+    """The files of a run that are the same to the byte if it is the same run."""
+    assert {path.name for path in folder.iterdir()} == set(RUN_FILES)
+    return {name: (folder / name).read_bytes() for name in RUN_FILES if name != "environment.json"}
+
+
+def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(work, tmp_path):
+    config, packed = work
+    ended = worker.start(packed, "interrupted", tmp_path, 45)  # in the fourth epoch
+    state = worker.state_of(config, tmp_path)
+    assert ended.returncode != 0 and "KeyboardInterrupt" in ended.stderr.splitlines()[-1]
+    assert ("Stopped in epoch 4 of 8. The state after epoch 3 is kept; run the same again, and "
+            "training goes on from there.\nThe best weights so far are those of epoch "
+            ) in ended.stderr
+    assert f"runs.load_unfinished({str(state)!r})" in ended.stderr
+    assert names(tmp_path) == [state.name]
+
+    kept = checkpoint.load(state)
+    best = kept["progress"]["best"]
+    history = kept["progress"]["history"]
+    assert kept["epoch"] == len(history) == 3
+    assert best["loss"] == min(row["validation_loss"] for row in history)
+    model = runs.load_unfinished(state, CPU)
+    assert all(torch.equal(weight, best["weights"][name])
+               for name, weight in model.state_dict().items())
+
+    for folder, step in ((tmp_path, 10**9), (tmp_path / "alone", 10**9)):
+        ended = worker.start(packed, "interrupted", folder, step)  # never
+        assert ended.returncode == 0, ended.stderr
+    assert end_of(tmp_path / config.folder_name) == end_of(tmp_path / "alone" / config.folder_name)
+    assert names(tmp_path) == ["alone", config.folder_name]
+
+
+def test_interruption_while_a_state_is_written_tells_of_the_one_that_is_kept(
+        again, brief, tmp_path, monkeypatch, capsys):
+    """The second epoch is done, but the first one's state is still on its way to the disk."""
+    flush, calls = checkpoint.Writer.flush, itertools.count(1)
+
+    def interrupted(writer):
+        flush(writer)
+        if next(calls) == 4:  # at the start: in `save`, and itself; then in `save` of each epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.Writer, "flush", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        again(brief, state=tmp_path / "state")
+    assert checkpoint.load(tmp_path / "state")["epoch"] == 1
+    assert "The state after epoch 1 is kept" in capsys.readouterr().err
+
+
+needs_fork = pytest.mark.skipif(not hasattr(worker.os, "fork"), reason="needs a system that forks")
+
+
+@needs_fork
+def test_training_killed_ten_times_ends_to_the_byte_as_one_that_was_not(work, tmp_path):
+    config, packed = work
+    ended = worker.start(packed, "killed", tmp_path, 10)
+    assert ended.returncode == 0, ended.stderr
+    kept = list(map(int, ended.stdout.split()))  # the epoch that was kept at each death
+    assert len(kept) == 10 and kept == sorted(kept) and len(set(kept)) >= 4
+    assert sum(0 < epoch < 8 for epoch in kept) >= 5
+    assert (end_of(tmp_path / "killed" / config.folder_name)
+            == end_of(tmp_path / "alone" / config.folder_name))
+    assert names(tmp_path / "killed") == names(tmp_path / "alone") == [config.folder_name]
+
+
+@needs_fork
+@pytest.mark.parametrize(("moment", "steps"), [
+    ("while_the_state_is_written", 7 * 13), ("in_the_evaluation", 0),
+    ("with_half_of_the_files_written", 0), ("with_the_run_complete_and_its_state_still_there", 0)])
+def test_whenever_it_is_killed_only_what_is_missing_is_done_again(
+        work, run, tmp_path, moment, steps):
+    config, packed = work
+    shutil.copytree(run.folder, tmp_path / "finished")
+    before = contents(tmp_path / "finished")
+    ended = worker.start(packed, "killed_when", tmp_path, moment)
+    assert ended.returncode == 0, ended.stderr
+    left, done = json.loads(ended.stdout)
+    assert worker.state_of(config, tmp_path).name in left
+    assert (config.folder_name in left) == (moment.startswith("with_the_run_complete"))
+    assert done == steps
+    assert names(tmp_path) == ["finished", config.folder_name]
+    assert end_of(tmp_path / config.folder_name)
+    assert contents(tmp_path / "finished") == before

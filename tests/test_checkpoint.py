@@ -1,0 +1,147 @@
+"""The state of a training on the disk: always whole, and errors that say what to do."""
+
+import errno
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from cvae_utils import checkpoint
+from cvae_utils.storage import DataError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "runs" / "a.checkpoint"
+
+
+def saved(path, *states):
+    writer = checkpoint.Writer(path)
+    for state in states:
+        writer.save(state)
+    writer.close()
+    return path
+
+
+def files(path):
+    return [file.name for file in path.parent.iterdir()]
+
+
+def test_state_comes_back_with_its_types_and_layout(path):
+    weight = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    state = {"epoch": 3, "model": {"weight": weight, "half": torch.ones(2, dtype=torch.float16)},
+             "rows": [{"loss": 0.1, "name": "é", "none": None, "yes": True}], 7: [1, 2.5]}
+    found = checkpoint.load(saved(path, state))
+    assert torch.equal(found["model"].pop("weight"), weight)
+    assert found["model"].pop("half").dtype == torch.float16
+    assert found == {"epoch": 3, "model": {}, "rows": state["rows"], 7: [1, 2.5]}
+    assert files(path) == ["a.checkpoint"]
+
+
+def test_numbers_of_numpy_come_back_as_numbers(path):
+    found = checkpoint.load(saved(path, {"epoch": 0, "beta": np.float64(0.1), "n": np.int64(3)}))
+    assert found == {"epoch": 0, "beta": 0.1, "n": 3}
+
+
+def test_state_may_change_while_it_is_written(path, monkeypatch):
+    """It is what it was at `save`, even if the disk is slow."""
+    allowed, write = threading.Event(), checkpoint.write_bytes
+    monkeypatch.setattr(checkpoint, "write_bytes", lambda *a: (allowed.wait(30), write(*a)))
+    state = {"epoch": 1, "model": {"weight": torch.zeros(3)}, "rows": [1]}
+    writer = checkpoint.Writer(path)
+    writer.save(state)
+    state["model"]["weight"].fill_(9)
+    state["rows"].append(2)
+    allowed.set()
+    writer.close()
+    found = checkpoint.load(path)
+    assert found["model"]["weight"].tolist() == [0, 0, 0] and found["rows"] == [1]
+
+
+def test_last_state_is_the_one_that_stays(path):
+    assert checkpoint.load(saved(path, *({"epoch": e} for e in range(5))))["epoch"] == 4
+    assert files(path) == ["a.checkpoint"]
+
+
+def test_writer_without_a_path_writes_nothing(tmp_path):
+    saved(None, {"epoch": 1})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dies", ["save", "flush", "close"])
+def test_write_that_fails_is_raised_by_the_next_call_and_keeps_the_state_before(
+        path, monkeypatch, dies):
+    saved(path, {"epoch": 6})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)  # all is written, but not on the disk
+    writer = checkpoint.Writer(path)
+    writer.save({"epoch": 7, "weight": torch.zeros(500_000)})
+    with pytest.raises(OSError, match=r"a\.checkpoint: the state after epoch 7 could not be "
+                       r"written \(No space left on device\)\. The state of the epoch before is "
+                       r"kept there\. Free 2 MB there, .*start again") as error:
+        getattr(writer, dies)(*[{"epoch": 8}] * (dies == "save"))
+    assert error.value.errno == errno.ENOSPC
+    writer.close()  # said once
+    assert checkpoint.load(path)["epoch"] == 6 and files(path) == ["a.checkpoint"]
+
+
+@pytest.mark.parametrize("place", ["file/a.checkpoint", "file/runs/a.checkpoint"])
+def test_folder_that_cannot_be_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=rf"{place}: the state after epoch 0 could not be written "
+                                      r"\(.+\)\. Nothing is kept yet"):
+        saved(tmp_path / place, {"epoch": 0})
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_what_killed_writers_left_behind_is_removed_by_the_next(path):
+    saved(path, {"epoch": 1})
+    dead, alive = 2**22 + 1, os.getppid()  # the first is above what Linux gives
+    for name in (f".a.checkpoint.partial-{dead}", f".a.checkpoint.partial-{alive}",
+                 f".b.checkpoint.partial-{dead}"):
+        (path.parent / name).write_bytes(b"half")
+    saved(path, {"epoch": 2})
+    assert sorted(files(path)) == [f".a.checkpoint.partial-{alive}",
+                                   f".b.checkpoint.partial-{dead}", "a.checkpoint"]
+
+
+# ---------------------------------------------------------------------------------------- damaged
+WHOLE = {"epoch": 2, "weight": torch.arange(1000.0), "rows": [{"loss": 0.5}]}
+RANDOM = np.random.default_rng(0)
+
+
+def refused(path, content):
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.checkpoint: expected the state of a training, found a "
+                                        r"damaged file \(.+\)\. Delete it: training then starts "
+                                        "from the beginning"):
+        checkpoint.load(path)
+    return path.read_bytes() == content  # nothing is deleted
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [
+    b"", b"\0", b"\0" * 5000, b"garbage", b"PK\x03\x04", b"\x80\x02}q\x00.", b"\x80\x05N.",
+    b"[1, 2]", b"(lp0\n.", b"cos\nsystem\n(S'true'\ntR.", "é".encode("latin-1") * 300,
+])
+def test_file_that_is_no_state_is_refused_with_the_remedy(path, content):
+    path.parent.mkdir()
+    assert refused(path, content)
+
+
+def test_state_that_was_cut_anywhere_is_refused_with_the_remedy(path):
+    whole = saved(path, WHOLE).read_bytes()
+    assert all(refused(path, whole[:length])
+               for length in (*range(0, 200, 7), *range(200, len(whole), 97), len(whole) - 1))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_random_bytes_are_refused_with_the_remedy(path):
+    path.parent.mkdir()
+    assert all(refused(path, start + RANDOM.bytes(60))
+               for start in (b"", b"\x80\x02", b"\x80\x04\x95", b"(") for _ in range(50))
