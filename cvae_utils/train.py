@@ -106,7 +106,9 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
     started and cannot be any more.
     """
     folder = runs / config.folder_name
-    if not folder.is_dir():
+    if folder.is_dir():
+        _remove_state(folder)
+    else:
         work = (config, slices, split, folder, machinery, progress)
         if machinery.processes == 1:
             _make_run(*work)
@@ -131,7 +133,7 @@ def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], f
         torch.set_num_threads(1)
     accelerator = hardware.make_accelerator(machinery.device, machinery.precision,
                                            machinery.compiled)
-    state = folder.with_name(folder.name + checkpoint.SUFFIX)
+    state = _state_of(folder)
     try:
         with hardware.freed_memory_is_reused():
             trained, history, steps, environment = fit(config, slices, split, accelerator, state,
@@ -140,11 +142,20 @@ def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], f
                 results = evaluation.evaluate(trained, slices, split, config.profile.samples,
                                               config.seed)
                 save_run(folder, trained, asdict(config), history, steps, results, environment)
-                state.unlink(missing_ok=True)
+                _remove_state(folder)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     finally:
         hardware.forget_accelerator()
+
+
+def _state_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + checkpoint.SUFFIX)
+
+
+def _remove_state(folder: Path) -> None:
+    if _state_of(folder).is_file():
+        _state_of(folder).unlink(missing_ok=True)
 
 
 def find_betas(config: RunConfig, runs: Path) -> list[float]:
@@ -276,6 +287,9 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
         if accelerator.is_main_process and state is not None:
             writer.flush()
             bar.close()
+            if state.is_file():
+                # What is kept may be the epoch before the last: a state takes a while to write.
+                done = _Progress(**checkpoint.load(state)["progress"])
             print(_farewell(done, profile, state), file=sys.stderr)
         raise
     finally:

@@ -62,7 +62,9 @@ def test_phantom_without_cvae_out_does_not_overwrite_the_published_figures(
 
 @pytest.mark.parametrize(("name", "value", "error"), [
     ("CVAE_PROFILE", "huge", ValueError), ("CVAE_DATA", "mnms", DataError),
-    ("ACDC_ROOT", "/nowhere", DataError),
+    ("ACDC_ROOT", "/nowhere", DataError), ("CVAE_PROCESSES", "two", ValueError),
+    ("CVAE_PROCESSES", "0", ValueError), ("CVAE_PROCESSES", "-2", ValueError),
+    ("CVAE_PROCESSES", "1.5", ValueError),
 ])
 def test_wrong_setting_stops_at_the_first_cell(environment, monkeypatch, name, value, error):
     monkeypatch.setenv(name, value)
@@ -225,6 +227,28 @@ def test_run_of_another_split_is_trained_and_measured_on_that_split(study, slice
     assert given is slices and patients_on_both_sides(split) == 10
     assert len(np.concatenate(list(split.values()))) == len(slices.table)
     assert study.split_by == "patient" and patients_on_both_sides(study.split) == 0
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", 1), (" ", 1), ("1", 1), (" 4 ", 4)])
+def test_as_many_processes_train_as_are_asked_for(environment, source, monkeypatch, value,
+                                                  expected):
+    monkeypatch.setenv("CVAE_PROCESSES", value)
+    monkeypatch.setattr(notebook.dataset, "find_source", lambda *_: source)
+    monkeypatch.setattr(train, "load_or_train", lambda *arguments: arguments)
+    machinery = notebook.begin("02").run(5.0)[-1]
+    assert machinery == train.Machinery(torch.device("cpu"), processes=expected)
+
+
+def test_betas_to_compare_are_those_of_the_study_and_of_every_other_run(study):
+    assert study.betas() == list(profiles.BETAS)
+    for config in (study._config(50.0, "constant", "patient"),
+                   study._config(60.0, "linear", "patient"),
+                   study._config(70.0, "constant", "slice"),
+                   replace(study._config(80.0, "constant", "patient"), seed=7)):
+        folder = study.data_folder / "runs" / config.folder_name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"beta": config.beta}))
+    assert study.betas() == [1.0, 10.0, 50.0, 100.0, 1000.0, 10000.0]
 
 
 def test_explorer_gets_slices_of_any_size_and_the_atlas_of_the_study(study, monkeypatch):

@@ -3,9 +3,13 @@
 import errno
 import itertools
 import json
+import re
 import shutil
+import subprocess
 import sys
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -136,9 +140,9 @@ def test_images_pass_a_few_at_a_time_with_the_same_result(again, brief):
 def assert_same_curve(found, expected):
     """History and steps, but for rounding."""
     for a, b in zip(found, expected):
-        pd.testing.assert_frame_equal(pd.DataFrame(a), pd.DataFrame(b), rtol=1e-3, atol=1e-4)
-    pd.testing.assert_series_equal(pd.DataFrame(found[1])["loss"],
-                                   pd.DataFrame(expected[1])["loss"], rtol=1e-4)
+        pd.testing.assert_frame_equal(pd.DataFrame(a), pd.DataFrame(b), rtol=1e-3, atol=1e-4,
+                                      check_dtype=False)
+    assert list(found[1]["loss"]) == pytest.approx(list(expected[1]["loss"]), rel=1e-4)
 
 
 def test_compiled_model_trains_as_the_plain_one(brief, slices, split, tmp_path, monkeypatch):
@@ -333,7 +337,7 @@ def test_damaged_configuration_of_another_run_is_passed_over(config, tmp_path, c
     assert betas_of(config, tmp_path, config) == [10.0]
 
 
-# ------------------------------------------------------------------------- stopped, and gone on with
+# ------------------------------------------------------------------------ stopped, and gone on with
 class Stopped(Exception):
     """Ends a training where a test wants it to end."""
 
@@ -349,25 +353,27 @@ def stop_at_the_end_of(epoch, patch):
     patch.setattr(train, "_epoch_row", stopping)
 
 
-@pytest.fixture(scope="module", params=["constant beta", "rising beta", "early stopping"])
-def undisturbed(request, config, slices, split):
+@pytest.fixture(scope="module")
+def ends():
+    return {}
+
+
+@pytest.fixture(params=["constant beta", "rising beta", "early stopping"])
+def undisturbed(request, config, ends, again, monkeypatch):
     """A configuration of six epochs and what comes of it; the third kind ends after five."""
     profile = replace(config.profile, epochs=6, batch_size=16)
     kinds = {"constant beta": replace(config, profile=profile),
              "rising beta": replace(config, profile=profile, schedule="linear", beta=1000.0),
              "early stopping": replace(config, profile=replace(profile, patience=2))}
-    validate, row = train._validate, train._epoch_row
-    told = [5.0, 4.0, 3.0, 3.5, 3.0, 0.0]
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "early stopping":
-            patch.setattr(train, "_epoch_row", lambda epoch, steps, validation: row(
-                epoch, steps, validation | {"validation_loss": told[epoch - 1]}))
-        accelerator = hardware.make_accelerator(CPU, "no")
-        found = fit(kinds[request.param], slices, split, accelerator, progress=False)
-        hardware.forget_accelerator()
-        assert found[3]["epochs"] == (5 if request.param == "early stopping" else 6)
-        assert train._validate is validate
-        yield kinds[request.param], found
+    chosen, stops_early = kinds[request.param], request.param == "early stopping"
+    row, told = train._epoch_row, [5.0, 4.0, 3.0, 3.5, 3.0, 0.0]
+    if stops_early:
+        monkeypatch.setattr(train, "_epoch_row", lambda epoch, steps, validation: row(
+            epoch, steps, validation | {"validation_loss": told[epoch - 1]}))
+    if request.param not in ends:
+        ends[request.param] = again(chosen)
+    assert ends[request.param][3]["epochs"] == (5 if stops_early else 6)
+    return chosen, ends[request.param]
 
 
 def assert_same_end(found, expected):
@@ -452,8 +458,8 @@ def test_loss_that_becomes_no_number_keeps_the_epoch_before(undisturbed, again, 
     with pytest.MonkeyPatch.context() as patch:  # from the third epoch's second step of six on
         patch.setattr(train, "learning_rate_factor",
                       lambda step, *rest: 1e30 if step > 12 else factor(step, *rest))
-        with pytest.raises(FloatingPointError, match=f"epoch 3: .* is no finite number. Lower .*"
-                                                     f"{state} holds the state of the epoch before"):
+        with pytest.raises(FloatingPointError, match="epoch 3: .* is no finite number. Lower"
+                           f".*{state} holds the state of the epoch before"):
             again(config, state=state)
     kept = checkpoint.load(state)
     assert kept["epoch"] == 2 and len(kept["progress"]["history"]) == 2
@@ -514,7 +520,7 @@ def end_of(folder):
 
 def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(work, tmp_path):
     config, packed = work
-    ended = worker.start(packed, "interrupted", tmp_path, 45)  # in the fourth epoch
+    ended = worker.start(packed, "trained", 45, tmp_path)  # stopped in the fourth epoch
     state = worker.state_of(config, tmp_path)
     assert ended.returncode != 0 and "KeyboardInterrupt" in ended.stderr.splitlines()[-1]
     assert ("Stopped in epoch 4 of 8. The state after epoch 3 is kept; run the same again, and "
@@ -532,9 +538,8 @@ def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(work, tmp_pa
     assert all(torch.equal(weight, best["weights"][name])
                for name, weight in model.state_dict().items())
 
-    for folder, step in ((tmp_path, 10**9), (tmp_path / "alone", 10**9)):
-        ended = worker.start(packed, "interrupted", folder, step)  # never
-        assert ended.returncode == 0, ended.stderr
+    ended = worker.start(packed, "trained", 0, tmp_path, tmp_path / "alone")
+    assert ended.returncode == 0, ended.stderr
     assert end_of(tmp_path / config.folder_name) == end_of(tmp_path / "alone" / config.folder_name)
     assert names(tmp_path) == ["alone", config.folder_name]
 
@@ -560,33 +565,280 @@ needs_fork = pytest.mark.skipif(not hasattr(worker.os, "fork"), reason="needs a 
 
 
 @needs_fork
-def test_training_killed_ten_times_ends_to_the_byte_as_one_that_was_not(work, tmp_path):
-    config, packed = work
+def test_training_killed_ten_times_ends_to_the_byte_as_one_that_was_not(
+        config, slices, split, tmp_path):
+    # More steps than it is let to live for, ten times together.
+    config = replace(config, profile=replace(config.profile, epochs=20))
+    packed = worker.pack(tmp_path / "work.pickle", config, slices, split)
     ended = worker.start(packed, "killed", tmp_path, 10)
     assert ended.returncode == 0, ended.stderr
     kept = list(map(int, ended.stdout.split()))  # the epoch that was kept at each death
     assert len(kept) == 10 and kept == sorted(kept) and len(set(kept)) >= 4
-    assert sum(0 < epoch < 8 for epoch in kept) >= 5
+    assert sum(0 < epoch < 20 for epoch in kept) >= 5
     assert (end_of(tmp_path / "killed" / config.folder_name)
             == end_of(tmp_path / "alone" / config.folder_name))
     assert names(tmp_path / "killed") == names(tmp_path / "alone") == [config.folder_name]
 
 
 @needs_fork
-@pytest.mark.parametrize(("moment", "steps"), [
-    ("while_the_state_is_written", 7 * 13), ("in_the_evaluation", 0),
-    ("with_half_of_the_files_written", 0), ("with_the_run_complete_and_its_state_still_there", 0)])
 def test_whenever_it_is_killed_only_what_is_missing_is_done_again(
-        work, run, tmp_path, moment, steps):
-    config, packed = work
-    shutil.copytree(run.folder, tmp_path / "finished")
-    before = contents(tmp_path / "finished")
-    ended = worker.start(packed, "killed_when", tmp_path, moment)
+        config, slices, split, tmp_path):
+    config = replace(config, profile=replace(config.profile, epochs=3))
+    packed = worker.pack(tmp_path / "work.pickle", config, slices, split)
+    ended = worker.start(packed, "killed_when", tmp_path)
     assert ended.returncode == 0, ended.stderr
-    left, done = json.loads(ended.stdout)
-    assert worker.state_of(config, tmp_path).name in left
-    assert (config.folder_name in left) == (moment.startswith("with_the_run_complete"))
-    assert done == steps
-    assert names(tmp_path) == ["finished", config.folder_name]
-    assert end_of(tmp_path / config.folder_name)
-    assert contents(tmp_path / "finished") == before
+    state, run = worker.state_of(config, tmp_path).name, config.folder_name
+    left, steps = zip(*json.loads(ended.stdout).values())
+    partial = [[name for name in some if name.startswith(".")] for some in left]
+    assert [set(some) - set(hidden) for some, hidden in zip(left, partial)] == [
+        {state}, {state}, {state}, {state, run}]
+    # Half a state, nothing, half a run, nothing; two of three epochs, and then none, are lost.
+    assert [[".checkpoint." in name for name in hidden] for hidden in partial] == [
+        [True], [], [False], []]
+    assert steps == (2 * 13, 0, 0, 0)
+    ends = [end_of(tmp_path / moment / run) for moment in worker.MOMENTS]
+    assert all(end == ends[0] for end in ends)
+    assert all(names(tmp_path / moment) == [run] for moment in worker.MOMENTS)
+
+
+# ------------------------------------------------------------------------------- several processes
+@pytest.fixture
+def slow(config):
+    """Three epochs with a learning rate at which rounding does not grow."""
+    return replace(config, profile=replace(config.profile, epochs=3, learning_rate=1e-3))
+
+
+def test_two_processes_train_as_one_whatever_the_batch_and_wherever_they_stop(
+        slow, slices, split, again, tmp_path):
+    packed = worker.pack(tmp_path / "work.pickle", slow, slices, split)
+    tasks = [[{}, 0, 0, 0], [{"batch_size": 7}, 0, 0, 1], [{"batch_size": 7}, 3, 0, 2],
+             [{}, 0, 2, 3], [{}, 0, 0, 3], [{}, 0, 3, 4]]
+    ended = worker.start(packed, "fits", tmp_path, *map(json.dumps, tasks), processes=2)
+    assert ended.returncode == 0, ended.stderr
+    for number, (changes, micro_batch, _, seed) in enumerate(tasks):
+        one = replace(slow, profile=replace(slow.profile, **changes), seed=seed)
+        expected = again(one)
+        if number == 5:  # stopped, and gone on with by one process
+            assert not (tmp_path / "5.json").exists()
+            found = again(one, state=tmp_path / "4.checkpoint")[1:3]
+        elif number == 3:
+            continue
+        else:
+            *found, environment = read_json(tmp_path / f"{number}.json")
+            assert environment["processes"] == 2
+            assert environment["micro_batch"] == (micro_batch or 4)
+        assert_same_curve(found, expected[1:3])
+    assert not list(tmp_path.glob(".*"))  # no half of a file
+
+
+def test_shell_with_two_processes_makes_the_run_of_one_and_the_first_alone_writes(
+        slow, slices, split, tmp_path):
+    slow = replace(slow, profile=replace(slow.profile, name="smoke"))
+    packed = worker.pack(tmp_path / "work.pickle", slow, slices, split)
+    made = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        out.mkdir()
+        ended = worker.start(packed, "main", out, "--beta", "10", processes=processes)
+        assert ended.returncode == 0, ended.stderr
+        (folder,) = (out / "data" / "runs").iterdir()
+        assert ended.stdout.count(f"{folder}\n") == 1 and "test Dice" in ended.stdout
+        made[processes] = runs.load_run(folder, CPU)
+        assert made[processes].environment["processes"] == processes
+        assert {path.name for path in folder.iterdir()} == set(RUN_FILES)
+    assert made[1].folder.name == made[2].folder.name
+    assert_same_curve(*([one.history, one.steps] for one in made.values()))
+    by_first, by_second = (read_json(tmp_path / "2" / f"rank{rank}.json") for rank in (0, 1))
+    assert by_second == []
+    assert any(path.endswith("aligned.npy") for path in by_first)
+    assert any(".checkpoint" in path for path in by_first)
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(slow, slices, split):
+    nine = SimpleNamespace(device=CPU, num_processes=9, process_index=0)
+    with pytest.raises(ValueError, match="expected at most 8 processes, one for each image of a "
+                                         "batch, found 9"):
+        fit(slow, slices, split, nine, progress=False)
+
+
+def test_processes_are_not_started_once_the_gpu_is_in_use(
+        slow, slices, split, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(train, "notebook_launcher", no_step)
+    with pytest.raises(DataError, match="Restart it, or train from a shell: torchrun --standalone "
+                                        "--nproc_per_node 2 -m cvae_utils.train --beta 10$"):
+        load_or_train(slow, slices, split, tmp_path, Machinery(CPU, processes=2), progress=False)
+
+
+# ------------------------------------------------------------------------------ a notebook's kernel
+class Kernel:
+    """An IPython kernel, in which cells are run one after the other."""
+
+    def __init__(self, manager):
+        self.manager, self.client = manager, manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=120)
+
+    def run(self, *cells, seconds=120):
+        """The last cell's reply, and what all of them printed; TimeoutError if one hangs."""
+        printed = {"stdout": "", "stderr": ""}
+
+        def note(message):
+            if message["msg_type"] == "stream":
+                printed[message["content"]["name"]] += message["content"]["text"]
+
+        for cell in cells:
+            reply = self.client.execute_interactive(cell, timeout=seconds, output_hook=note)
+        return reply["content"], printed
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    for name, value in {"IPYTHONDIR": tmp_path / "ipython", "CVAE_PROFILE": "smoke",
+                        "CVAE_OUT": tmp_path / "out", "CVAE_DATA": "phantom"}.items():
+        monkeypatch.setenv(name, str(value))
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(REPOSITORY))
+    try:
+        found = Kernel(manager)
+        yield found
+        found.client.stop_channels()
+    finally:
+        manager.shutdown_kernel(now=True)
+
+
+BEGIN = """
+import json, os
+from dataclasses import replace
+import torch
+from cvae_utils import hardware, notebook, profiles, train
+profiles.PROFILES["smoke"] = replace(profiles.PROFILES["smoke"], epochs={epochs}, batch_size=8,
+    patience={epochs}, base_channels=4, samples=20, phantom_patients=10, learning_rate=1e-3)
+hardware.best_device = lambda: torch.device("cpu")
+study = notebook.begin("02_train_vae")
+study.slices
+"""
+NEXT_EPOCH = """
+def told(epoch, *_):
+    print("epoch", epoch)
+    raise SystemError
+train._epoch_row = told
+study.run(10.0)
+"""
+
+
+def test_interrupted_cell_ends_and_the_same_cell_goes_on(kernel, tmp_path):
+    reply, _ = kernel.run(BEGIN.format(epochs=100_000))
+    assert reply["status"] == "ok", reply
+    asked = kernel.client.execute("study.run(10.0)")
+    folder, until = tmp_path / "out" / "data" / "runs", time.monotonic() + 120
+
+    def epochs_done():
+        (state,) = folder.glob("*.checkpoint")
+        return checkpoint.load(state)["epoch"]
+
+    while not list(folder.glob("*.checkpoint")) or epochs_done() < 3:
+        assert time.monotonic() < until, "no third epoch"
+        time.sleep(0.1)
+    kernel.manager.interrupt_kernel()
+    reply = kernel.client.get_shell_msg(timeout=120)
+    assert reply["parent_header"]["msg_id"] == asked
+    assert reply["content"]["ename"] == "KeyboardInterrupt"
+    said, done = "", epochs_done()
+    while "load_unfinished" not in said:
+        message = kernel.client.get_iopub_msg(timeout=60)
+        if message["msg_type"] == "stream" and message["content"]["name"] == "stderr":
+            said += message["content"]["text"]
+    assert f"Stopped in epoch {done + 1} of 100000. The state after epoch {done} is kept" in said
+    reply, printed = kernel.run(NEXT_EPOCH)
+    assert reply["ename"] == "SystemError"
+    assert printed["stdout"].split() == ["epoch", str(done + 1)]
+
+
+BOTH = """
+os.cpu_count = lambda: 4  # as if there were two cores for each of two processes
+torch.set_num_threads(4)
+for folder, processes in (("one", 1), ("two", 2)):
+    config = study._config(10.0, "constant", "patient")
+    run = train.load_or_train(config, study.slices, study.split, study.data_folder / folder,
+        train.Machinery(torch.device("cpu"), processes, "no"))
+    print("environment", run.environment["processes"])
+"""
+
+
+def test_processes_start_from_a_kernel_that_has_already_trained_with_threads(kernel, tmp_path):
+    """To fork after OpenMP's threads have worked can hang; this fails then."""
+    reply, printed = kernel.run(BEGIN.format(epochs=3), BOTH)
+    assert reply["status"] == "ok", printed["stderr"][-3000:]
+    assert "environment 1" in printed["stdout"] and "environment 2" in printed["stdout"]
+    one, two = (runs.load_run(next((tmp_path / "out" / "data" / name).iterdir()), CPU)
+                for name in ("one", "two"))
+    assert names(one.folder.parent) == names(two.folder.parent) == [one.folder.name]
+    assert_same_curve([two.history, two.steps], [one.history, one.steps])
+
+
+# ---------------------------------------------------------------------------------- from the shell
+@pytest.fixture
+def shell(tmp_path, monkeypatch, config, slices, split):
+    """train.main with outputs to tmp_path, a tiny profile as `smoke`, and that phantom's slices."""
+    for name, value in {"CVAE_OUT": tmp_path, "CVAE_PROFILE": "smoke"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setitem(profiles.PROFILES, "smoke", replace(config.profile, name="smoke", epochs=1))
+    monkeypatch.setattr(hardware, "best_device", lambda: CPU)
+    yield lambda *arguments: train.main(list(arguments))
+    hardware.forget_accelerator()
+
+
+@pytest.mark.parametrize(("arguments", "beta", "schedule", "settings"), [
+    ((), 1000.0, "constant", {}),
+    (("--beta", "12.5", "--schedule", "linear", "--precision", "no", "--micro-batch", "3"), 12.5,
+     "linear", {}),
+    (("--beta", "5", "--seed", "3", "--split-by", "slice"), 5.0, "constant",
+     {"seed": 3, "split_by": "slice"}),
+])
+def test_run_from_the_shell_is_the_one_that_a_notebook_asks_for(
+        shell, tmp_path, monkeypatch, capsys, arguments, beta, schedule, settings):
+    shell("--profile", "smoke", *arguments)
+    printed = capsys.readouterr().out
+    (folder,) = (tmp_path / "data" / "runs").iterdir()
+    monkeypatch.setattr(train, "fit", None)
+    study = notebook.begin("03", **settings)
+    found = study.run(beta, schedule)
+    assert found.folder == folder and str(folder) in printed
+    assert f"test Dice {found.results['test_dice']:.3f}" in printed
+    assert f"split by {study.split_by}, seed {study.seed}" in printed
+    extra = [beta] if schedule == "constant" and beta not in profiles.BETAS else []
+    assert study.betas() == sorted([*profiles.BETAS, *extra])
+    assert found.environment["micro_batch"] == (3 if "--micro-batch" in arguments else 8)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--profile", "huge"), "--profile: invalid choice: 'huge'"),
+    (("--schedule", "steep"), "--schedule: invalid choice: 'steep'"),
+    (("--split-by", "heart"), "--split-by: invalid choice: 'heart'"),
+    (("--precision", "fp8"), "--precision: invalid choice: 'fp8'"),
+    (("--beta", "ten"), "--beta: invalid float value: 'ten'"),
+    (("--compile",), "--compile: expected a C.. compiler and the headers of Python; leave it out"),
+])
+def test_wrong_argument_is_named_and_nothing_is_made(
+        shell, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(hardware, "can_compile", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        shell(*arguments)
+    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_module_that_is_run_finds_the_run_that_a_notebook_made(run, tmp_path, monkeypatch):
+    """As __main__ it has another name, and must not count as other code."""
+    for name, value in {"CVAE_OUT": tmp_path, "CVAE_PROFILE": "smoke"}.items():
+        monkeypatch.setenv(name, str(value))
+    study = notebook.begin("02")
+    name = study._config(30.0, "constant", "patient").folder_name
+    shutil.copytree(run.folder, study.data_folder / "runs" / name)
+    ended = subprocess.run(
+        [sys.executable, "-m", "cvae_utils.train", "--profile", "smoke", "--beta", "30"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(f"{study.data_folder / 'runs' / name}\n")
+    assert names(study.data_folder / "runs") == [name]

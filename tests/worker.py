@@ -38,10 +38,11 @@ def start(work, task, *arguments, processes=1, **environment):
 
 
 # ---------------------------------------------------------------------------- one that is stopped
-def interrupted(config, slices, split, out, step):
-    """Train, with Ctrl-C in the optimiser step of this number."""
+def trained(config, slices, split, step, *folders):
+    """Train in each of these folders, with Ctrl-C in the optimiser step of this number."""
     tell_steps(lambda number: number == int(step) and os.kill(os.getpid(), signal.SIGINT))
-    train.load_or_train(config, slices, split, Path(out), ALONE, progress=False)
+    for folder in folders:
+        train.load_or_train(config, slices, split, Path(folder), ALONE, progress=False)
 
 
 def killed(config, slices, split, out, times):
@@ -56,7 +57,7 @@ def killed(config, slices, split, out, times):
             train.load_or_train(config, slices, split, Path(out) / "killed", ALONE, False)
             os._exit(0)
         os.close(writer)
-        for _ in range(random.integers(2, 30)):
+        for _ in range(random.integers(5, 25)):
             os.read(reader, 1)  # blocks until the step begins
         time.sleep(random.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
@@ -67,18 +68,26 @@ def killed(config, slices, split, out, times):
         train.load_or_train(config, slices, split, Path(out) / name, ALONE, progress=False)
 
 
-def killed_when(config, slices, split, out, moment):
-    """Let a training kill itself at a moment of MOMENTS; print what it has left; train again."""
-    child = os.fork()
-    if not child:
-        MOMENTS[moment]()
-        train.load_or_train(config, slices, split, Path(out), ALONE, progress=False)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    left, steps = sorted(path.name for path in Path(out).iterdir()), []
-    tell_steps(steps.append)
-    train.load_or_train(config, slices, split, Path(out), ALONE, progress=False)
-    print(json.dumps([left, len(steps)]))
+def killed_when(config, slices, split, out):
+    """At each of MOMENTS let a training kill itself, and train again. Prints, by moment, what the
+    killed one has left, and how many steps the second one took."""
+    found = {}
+    for moment, prepare in MOMENTS.items():
+        folder, (reader, writer) = Path(out) / moment, os.pipe()
+        for kill in (True, False):
+            child = os.fork()
+            if not child:
+                prepare() if kill else tell_steps(lambda *_, writer=writer: os.write(writer, b"."))
+                train.load_or_train(config, slices, split, folder, ALONE, progress=False)
+                os._exit(0)
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert ended == (-signal.SIGKILL if kill else 0), f"{moment}: {ended}"
+            if kill:
+                left = sorted(path.name for path in folder.iterdir())
+        os.close(writer)
+        found[moment] = [left, len(os.read(reader, 10_000))]
+        os.close(reader)
+    print(json.dumps(found))
 
 
 def die(*_):
@@ -132,7 +141,8 @@ def main(config, slices, split, out, *arguments):
 
 def fits(config, slices, split, folder, *tasks):
     """Train each of [changes of the profile, micro_batch, epoch to stop in or 0, seed], and write
-    weights and history. A seed that was used before goes on from where that training stopped."""
+    history, steps and environment. A seed that was used before goes on where that training
+    stopped."""
     accelerator, row = hardware.make_accelerator(ALONE.device, "no"), train._epoch_row
     for number, task in enumerate(map(json.loads, tasks)):
         changes, micro_batch, last, seed = task
@@ -140,14 +150,14 @@ def fits(config, slices, split, folder, *tasks):
                                                                                            *rest)
         changed = replace(config, profile=replace(config.profile, **changes), seed=seed)
         try:
-            vae, history, steps, environment = train.fit(
+            _, history, steps, environment = train.fit(
                 changed, slices, split, accelerator, Path(folder, f"{seed}.checkpoint"),
                 micro_batch, progress=False)
         except Stopped:
             continue
         if accelerator.is_main_process:
-            torch.save([vae.state_dict(), history.to_dict("list"), steps.to_dict("list"),
-                        environment], Path(folder, f"{number}.result"))
+            Path(folder, f"{number}.json").write_text(json.dumps(
+                [history.to_dict("list"), steps.to_dict("list"), environment]))
     accelerator.end_training()
 
 

@@ -1,0 +1,104 @@
+"""How much memory training takes, and how that grows with the data set.
+
+    python benchmarks/training_memory.py
+
+The phantom of 60 patients is 1x; 100x is links to its files under other names. Each is trained in
+a process of its own for as many optimiser steps, as `python -m cvae_utils.train` does it: from the
+list of the files and the aligned slices, which are made before, to the evaluated run on the disk.
+The peak is the most that the process held in memory; how much of it was the process's own, and not
+pages of files, is sampled meanwhile. Written to benchmarks/results.json. For Linux.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parent
+sys.path.insert(0, str(BENCHMARKS.parent))
+from preprocess import PATIENTS, multiply  # noqa: E402
+
+from cvae_utils import dataset, phantom, results, train  # noqa: E402
+from cvae_utils.profiles import PROFILES  # noqa: E402
+from cvae_utils.storage import machine  # noqa: E402
+
+SCALES, SAMPLES, PAUSE_SECONDS = (1, 100), 100, 0.01
+
+
+def measure(root: Path, work: Path, epochs: int) -> dict:
+    """Train in this process: steps, seconds, and the peaks of memory in MB."""
+    sampler = Sampler()
+    sampler.start()
+    shape = replace(PROFILES["quick"], epochs=epochs, patience=epochs, samples=SAMPLES)
+    slices = dataset.load_or_align(dataset.open_source("phantom", root), shape.size,
+                                   work / "processed", progress=False)
+    config = train.RunConfig(shape, 1000.0, data=slices.fingerprint)
+    run = train.load_or_train(config, slices, dataset.split(slices.table), work / "runs",
+                              progress=False)
+    return {"slices": len(slices.table), "epochs": epochs, "steps": len(run.steps),
+            "seconds": run.environment["seconds"], "size": shape.size,
+            "peak_mb": status_mb("VmHWM"), "peak_anonymous_mb": sampler.most}
+
+
+class Sampler(threading.Thread):
+    """Looks at this process's anonymous memory, in MB, until it ends."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.most = 0.0
+
+    def run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(PAUSE_SECONDS):
+            self.most = max(self.most, status_mb("RssAnon"))
+
+
+def status_mb(name: str) -> float:
+    """Of this process alone; ru_maxrss would begin with what the parent process had."""
+    return int(re.search(rf"{name}:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def run_apart(*arguments) -> dict:
+    """Call this script for one measurement, in a fresh process."""
+    found = subprocess.run([sys.executable, __file__, "measure", *map(str, arguments)], check=True,
+                           stdout=subprocess.PIPE, text=True)
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scales", type=int, nargs=2, default=SCALES, metavar=("SMALL", "LARGE"))
+    parser.add_argument("--epochs", type=int, default=1, help="of the larger data set")
+    parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder of results.json")
+    chosen = parser.parse_args()
+    small, large = chosen.scales
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        root = phantom.write_phantom(work / "phantom", patients=PATIENTS, images=False)
+        for scale in (small, large):
+            larger = multiply(root, work / f"x{scale}", scale)
+            dataset.load_or_align(dataset.open_source("phantom", larger), PROFILES["quick"].size,
+                                  work / "processed")
+            found = run_apart(larger, work, chosen.epochs * large // scale)
+            rows.append({"scale": scale} | found)
+            print("{scale:4d}x: {slices} slices, {steps} steps in {seconds:.0f} s, peak "
+                  "{peak_mb:.0f} MB, own {peak_anonymous_mb:.0f} MB".format(**rows[-1]), flush=True)
+    ratios = {name: rows[1][name] / rows[0][name] for name in ("peak_mb", "peak_anonymous_mb")}
+    results.record(chosen.out, "training_memory", {
+        "machine": machine(), "rows": rows, "ratio": ratios["peak_mb"],
+        "ratio_anonymous": ratios["peak_anonymous_mb"]})
+    print(f"{large}x over {small}x: peak {ratios['peak_mb']:.2f}, own "
+          f"{ratios['peak_anonymous_mb']:.2f}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["measure"]:
+        print(json.dumps(measure(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
+    else:
+        main()
