@@ -47,6 +47,9 @@ def make_accelerator(device: torch.device | None = None, precision: str = "",
     notebook_launcher, this process and the others. precision: see mixed_precision; empty chooses.
     """
     device = device or best_device()
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision: expected bf16 or no on {device.type}, found fp16, which only "
+                         "CUDA devices compute fast")
     return Accelerator(
         mixed_precision=precision or mixed_precision(device), cpu=device.type == "cpu",
         dynamo_backend="inductor" if compiled else "no")

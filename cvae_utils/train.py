@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator, notebook_launcher
-from accelerate.utils.other import get_free_port
+from accelerate.utils.other import get_free_port, is_compiled_module
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing import SignalException
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as plain_tqdm
 
@@ -106,10 +107,12 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
     started and cannot be any more.
     """
     folder = runs / config.folder_name
+    state = folder.with_name(folder.name + checkpoint.SUFFIX)
     if folder.is_dir():
-        _remove_state(folder)
-    else:
-        work = (config, slices, split, folder, machinery, progress)
+        state.unlink(missing_ok=True)  # of a process that was killed when all was done
+        return load_run(folder, machinery.device)
+    work = (config, slices, split, folder, state, machinery, progress)
+    try:
         if machinery.processes == 1:
             _make_run(*work)
         elif torch.cuda.is_initialized():
@@ -120,11 +123,17 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
         else:
             notebook_launcher(_make_run, work, num_processes=machinery.processes,
                               use_port=str(get_free_port()))
+    except (KeyboardInterrupt, SignalException) as stop:
+        if state.is_file() and os.environ.get("RANK", "0") == "0":
+            print(_farewell(state), file=sys.stderr)
+        if isinstance(stop, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from stop
     return load_run(folder, machinery.device)
 
 
 def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], folder: Path,
-              machinery: Machinery, progress: bool) -> None:
+              state: Path, machinery: Machinery, progress: bool) -> None:
     """What every process does; the main one evaluates and writes."""
     if machinery.processes > 1:
         # Forked from a kernel whose OpenMP threads are not forked with it: to wait for them, as a
@@ -133,7 +142,6 @@ def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], f
         torch.set_num_threads(1)
     accelerator = hardware.make_accelerator(machinery.device, machinery.precision,
                                            machinery.compiled)
-    state = _state_of(folder)
     try:
         with hardware.freed_memory_is_reused():
             trained, history, steps, environment = fit(config, slices, split, accelerator, state,
@@ -142,20 +150,11 @@ def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], f
                 results = evaluation.evaluate(trained, slices, split, config.profile.samples,
                                               config.seed)
                 save_run(folder, trained, asdict(config), history, steps, results, environment)
-                _remove_state(folder)
+                state.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     finally:
         hardware.forget_accelerator()
-
-
-def _state_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + checkpoint.SUFFIX)
-
-
-def _remove_state(folder: Path) -> None:
-    if _state_of(folder).is_file():
-        _state_of(folder).unlink(missing_ok=True)
 
 
 def find_betas(config: RunConfig, runs: Path) -> list[float]:
@@ -200,9 +199,10 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
         raise ValueError(f"expected slices of {profile.size} pixels, found {slices.size}")
     training = _Part(slices.aligned, split["train"], device)
     batch_size = min(profile.batch_size, len(training))
-    if batch_size < accelerator.num_processes:
-        raise ValueError(f"expected at most {batch_size} processes, one for each image of a batch,"
-                         f" found {accelerator.num_processes}")
+    most = min(batch_size, len(split["validation"]))
+    if most < accelerator.num_processes:
+        raise ValueError(f"expected at most {most} processes, one for each image of a batch and of "
+                         f"the validation slices, found {accelerator.num_processes}")
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     validation = _Part(slices.aligned, split["validation"][mine], device)
     steps_per_epoch = len(training) // batch_size  # the last, smaller batch is dropped
@@ -283,15 +283,6 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
             bar.set_postfix(loss=f"{row['validation_loss']:.3f}",
                             Dice=f"{row['validation_dice']:.3f}")
         writer.flush()
-    except KeyboardInterrupt:
-        if accelerator.is_main_process and state is not None:
-            writer.flush()
-            bar.close()
-            if state.is_file():
-                # What is kept may be the epoch before the last: a state takes a while to write.
-                done = _Progress(**checkpoint.load(state)["progress"])
-            print(_farewell(done, profile, state), file=sys.stderr)
-        raise
     finally:
         bar.close()
         writer.close()
@@ -304,8 +295,8 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
         "python": platform.python_version(), "device": str(device),
         "precision": PRECISIONS[accelerator.mixed_precision],
         "processes": accelerator.num_processes, "threads": torch.get_num_threads(),
-        "micro_batch": micro_batch, "seconds": round(done.seconds, 1),
-        "best_epoch": done.best["epoch"], "epochs": done.epoch,
+        "micro_batch": micro_batch, "compiled": is_compiled_module(ddp),
+        "seconds": round(done.seconds, 1), "best_epoch": done.best["epoch"], "epochs": done.epoch,
     }
     return vae.eval(), pd.DataFrame(done.history), steps, environment
 
@@ -367,12 +358,15 @@ def _check_numbers(row: dict, steps: Tensor, profile: Profile, state: Path | Non
         f"({profile.learning_rate:g}) or raise warmup_steps ({profile.warmup_steps}).{kept}")
 
 
-def _farewell(done: _Progress, profile: Profile, state: Path) -> str:
-    text = (f"Stopped in epoch {done.epoch + 1} of {profile.epochs}. The state after epoch "
-            f"{done.epoch} is kept; run the same again, and training goes on from there.")
-    if done.best is not None:
-        text += (f"\nThe best weights so far are those of epoch {done.best['epoch']} (validation "
-                 f"loss {done.best['loss']:.4f}): runs.load_unfinished({str(state)!r})")
+def _farewell(state: Path) -> str:
+    """What is kept of a training that was stopped, and how to go on."""
+    kept = checkpoint.load(state)
+    epoch, best = kept["epoch"], kept["progress"]["best"]
+    text = (f"Stopped in epoch {epoch + 1} of {kept['config']['profile']['epochs']}. The state "
+            f"after epoch {epoch} is kept; run the same again, and training goes on from there.")
+    if best is not None:
+        text += (f"\nThe best weights so far are those of epoch {best['epoch']} (validation loss "
+                 f"{best['loss']:.4f}): runs.load_unfinished({str(state)!r})")
     return text
 
 

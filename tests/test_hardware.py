@@ -184,3 +184,8 @@ def test_memory_that_was_kept_is_given_back():
         tensors = [torch.ones(2**18) for _ in range(200)]  # 200 MiB in all
         del tensors
     assert resident() - before < 100 * 2**20
+
+
+def test_float16_is_for_cuda_alone():
+    with pytest.raises(ValueError, match="expected bf16 or no on cpu, found fp16"):
+        hardware.make_accelerator(torch.device("cpu"), "fp16")

@@ -545,7 +545,7 @@ def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(work, tmp_pa
 
 
 def test_interruption_while_a_state_is_written_tells_of_the_one_that_is_kept(
-        again, brief, tmp_path, monkeypatch, capsys):
+        brief, slices, split, tmp_path, monkeypatch, capsys):
     """The second epoch is done, but the first one's state is still on its way to the disk."""
     flush, calls = checkpoint.Writer.flush, itertools.count(1)
 
@@ -556,8 +556,9 @@ def test_interruption_while_a_state_is_written_tells_of_the_one_that_is_kept(
 
     monkeypatch.setattr(checkpoint.Writer, "flush", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        again(brief, state=tmp_path / "state")
-    assert checkpoint.load(tmp_path / "state")["epoch"] == 1
+        load_or_train(brief, slices, split, tmp_path, Machinery(CPU), progress=False)
+    state, = tmp_path.iterdir()
+    assert checkpoint.load(state)["epoch"] == 1
     assert "The state after epoch 1 is kept" in capsys.readouterr().err
 
 
@@ -656,9 +657,10 @@ def test_shell_with_two_processes_makes_the_run_of_one_and_the_first_alone_write
 
 def test_more_processes_than_images_in_a_batch_are_refused(slow, slices, split):
     nine = SimpleNamespace(device=CPU, num_processes=9, process_index=0)
-    with pytest.raises(ValueError, match="expected at most 8 processes, one for each image of a "
-                                         "batch, found 9"):
+    with pytest.raises(ValueError, match="expected at most 8 processes, one for .* found 9"):
         fit(slow, slices, split, nine, progress=False)
+    with pytest.raises(ValueError, match="expected at most 5 processes, .* the validation slices"):
+        fit(slow, slices, split | {"validation": split["validation"][:5]}, nine, progress=False)
 
 
 def test_processes_are_not_started_once_the_gpu_is_in_use(
