@@ -237,7 +237,7 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
     make_bar = tqdm if accelerator.num_processes == 1 else plain_tqdm  # no widgets in a fork
     bar = make_bar(desc=f"beta {config.beta:g}", total=profile.epochs, initial=done.epoch,
                    disable=not (progress and accelerator.is_main_process), smoothing=0,
-                   bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs "
+                   mininterval=0.5, bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs "
                    "[{elapsed}<{remaining}{postfix}]")
     try:
         if done.epoch == 0:
