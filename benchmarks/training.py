@@ -1,6 +1,7 @@
 """How fast the VAE is trained, beside the loop that such projects usually have (plain_loop.py).
 
     python benchmarks/training.py                 speed, memory and latency, at three sizes
+    python benchmarks/training.py --choices       what each choice made here is worth
     python benchmarks/training.py --dice          whether both ways learn the same
     python benchmarks/training.py --report        on a GPU: the report's own profile, end to end
 
@@ -27,6 +28,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import conv2d
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.profiler import ProfilerActivity, profile
@@ -36,7 +38,16 @@ BENCHMARKS = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCHMARKS.parent))
 import plain_loop  # noqa: E402
 
-from cvae_utils import dataset, evaluation, hardware, latents, results, runs, train  # noqa: E402
+from cvae_utils import (  # noqa: E402
+    dataset,
+    evaluation,
+    hardware,
+    latents,
+    model,
+    results,
+    runs,
+    train,
+)
 from cvae_utils.profiles import PROFILES, Profile  # noqa: E402
 from cvae_utils.storage import REPOSITORY, machine, output_root  # noqa: E402
 
@@ -126,6 +137,8 @@ def train_in_rounds(pipe, way: str, shape: Profile, steps: int, rounds: int) -> 
             stop.wait()
             vae = plain_loop.train(shape, 1.0, slices, split, DEVICE)
     else:
+        if way in CHOICES:
+            CHOICES[way]()
         accelerator = hardware.make_accelerator(compiled=way == "compiled")
         stop.precision = train.PRECISIONS[accelerator.mixed_precision]
         with hardware.freed_memory_is_reused():
@@ -139,6 +152,41 @@ def train_in_rounds(pipe, way: str, shape: Profile, steps: int, rounds: int) -> 
     while True:
         pipe.send(latency(vae, one))
         pipe.recv()
+
+
+def without_channels_last() -> None:
+    def contiguous(label_maps):
+        return model.one_hot(label_maps).contiguous()
+
+    train.one_hot, torch.channels_last = contiguous, torch.contiguous_format
+
+
+def without_elu_in_place() -> None:
+    def build(shape: dict):
+        vae = runs.build_model(shape)
+        for layer in vae.modules():
+            layer.inplace = False
+        return vae
+
+    train.build_model = build
+
+
+def without_fused_optimiser() -> None:
+    adamw = torch.optim.AdamW
+    torch.optim.AdamW = lambda *arguments, fused, **more: adamw(*arguments, **more)
+
+
+#: Each leaves one choice out, in a process that does nothing else.
+CHOICES = {
+    "bfloat16": lambda: setattr(hardware, "mixed_precision", lambda device: "no"),
+    "freed memory reused": lambda: setattr(hardware, "freed_memory_is_reused",
+                                           contextlib.nullcontext),
+    "upsampling as a matrix product": lambda: setattr(model.Upsample, "forward",
+                                                      nn.ConvTranspose2d.forward),
+    "channels-last": without_channels_last,
+    "ELU in place": without_elu_in_place,
+    "fused optimiser": without_fused_optimiser,
+}
 
 
 class Pause:
@@ -275,7 +323,7 @@ def compare(size: int, ways: list[str], steps: int, rounds: int) -> dict:
            "peak_gflops": best_of(peaks), "ways": {}}
     for way in ways:
         row["ways"][way] = {
-            "images_a_second": rate[way], "times_plain": rate[way] / rate["plain"],
+            "images_a_second": rate[way], "times_plain": rate[way] / rate[ways[0]],
             "gflops": gflop * rate[way], "precision": found[way][-1]["precision"],
             "peak_mb": found[way][-1]["peak_mb"],
             "seconds": [r["seconds"] for r in found[way]],
@@ -293,6 +341,17 @@ def best_of(peaks: list[dict]) -> dict:
 
 def shares_of(peaks: dict, gflops: float, precision: str) -> dict[str, float]:
     return {f"share_of_{kind}": gflops / found[precision] for kind, found in peaks.items()}
+
+
+def compare_choices(sizes: list[int], rounds: int) -> list[dict]:
+    """How many times faster training here is than without each choice, the others kept."""
+    rows = []
+    for size in sizes:
+        rate = {way: found["images_a_second"] for way, found in compare(
+            size, ["here", *CHOICES], STEPS[size], rounds)["ways"].items()}
+        rows.append({"size": size, "gains": {way: rate["here"] / rate[way] for way in CHOICES}})
+        print(rows[-1], flush=True)
+    return rows
 
 
 def compare_dice(epochs: int) -> dict:
@@ -348,6 +407,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, help="optimiser steps a round")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--choices", action="store_true", help="leave out one choice at a time")
     parser.add_argument("--dice", action="store_true", help="compare quality, not speed")
     parser.add_argument("--epochs", type=int, default=DICE_EPOCHS, help="with --dice")
     parser.add_argument("--report", action="store_true", help="train the report's profile")
@@ -357,6 +417,10 @@ def main() -> None:
         parser.error("--report: expected a CUDA device, where this takes minutes and not days")
     suffix = "_gpu" if ON_GPU else ""
     threads = {"machine": machine(), "threads": torch.get_num_threads()}
+    if chosen.choices:
+        results.record(chosen.out, f"training_choices{suffix}", threads | {
+            "sizes": compare_choices(chosen.sizes, chosen.rounds)})
+        return
     if chosen.dice:
         results.record(chosen.out, f"training_dice{suffix}", threads | compare_dice(chosen.epochs))
         return

@@ -187,6 +187,11 @@ def _training_table(results: dict, suffix: str) -> str:
             largest_first = sorted(row["shares"].items(), key=lambda part: -part[1])
             parts = "; ".join(f"{name} {100 * share:.0f} %" for name, share in largest_first)
             text.append(f"A step here at {row['size']} x {row['size']} is: {parts}.")
+    for row in results.get(f"training_choices{suffix}", {}).get("sizes", []):
+        gains = ", ".join(f"{name} {gain:.2f}" for name, gain in
+                          sorted(row["gains"].items(), key=lambda part: -part[1]))
+        text.append(f"Each choice by itself makes training here at {row['size']} x {row['size']} "
+                    f"so many times faster: {gains}.")
     if dice := results.get(f"training_dice{suffix}"):
         pairs = ", ".join(f"{pair['here']:.3f} and {pair['plain']:.3f}" for pair in dice["pairs"])
         text.append(f"Test Dice, trained alike: {dice['epochs']} epochs at {dice['size']} x "

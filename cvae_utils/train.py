@@ -146,11 +146,12 @@ def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], f
         with hardware.freed_memory_is_reused():
             trained, history, steps, environment = fit(config, slices, split, accelerator, state,
                                                        machinery.micro_batch, progress)
-            if accelerator.is_main_process:
-                results = evaluation.evaluate(trained, slices, split, config.profile.samples,
-                                              config.seed)
-                save_run(folder, trained, asdict(config), history, steps, results, environment)
-                state.unlink(missing_ok=True)
+        # Not the evaluation: each of its measures would keep memory of its own.
+        if accelerator.is_main_process:
+            results = evaluation.evaluate(trained, slices, split, config.profile.samples,
+                                          config.seed)
+            save_run(folder, trained, asdict(config), history, steps, results, environment)
+            state.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     finally:
