@@ -305,9 +305,10 @@ def compare(size: int, ways: list[str], steps: int, rounds: int) -> dict:
         peak = stack.enter_context(worker(reach_peak))
         for way in ways:
             print(f"{size}: {way} warms up, {call[way]()['seconds']:.1f} s", flush=True)
-        for _ in range(rounds):
+        for number in range(rounds):
             peaks.append(peak())
-            for way in ways:
+            first = number % len(ways)  # else one of them would always follow the matrix product
+            for way in ways[first:] + ways[:first]:
                 found[way].append(call[way]())
         profiled = {}
         if total > 1 + rounds:
