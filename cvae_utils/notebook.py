@@ -125,10 +125,10 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     notebooks at once, set CVAE_LABELS (a mapping as JSON) and CVAE_PATTERN. accept_licence: fetch
     ACDC's label volumes into data/raw/acdc, unless another data set is chosen or they are there.
 
-    ACDC results go to figures/, those of the phantom or of a plain folder to a folder of its name
-    in there (not tracked), so that trying things out does not overwrite what is published; CVAE_OUT
-    redirects everything. CVAE_PROCESSES trains on so many GPUs at once. Raises acdc.DataError or
-    ValueError if a setting or the data set cannot be used.
+    ACDC results in the profile `quick` go to figures/, those in another profile, of the phantom or
+    of a plain folder to a folder of its name in there, so that trying things out does not overwrite
+    what is published; CVAE_OUT redirects everything. CVAE_PROCESSES trains on so many GPUs at once.
+    Raises acdc.DataError or ValueError if a setting or the data set cannot be used.
     """
     pd.set_option("display.width", 160, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
@@ -139,9 +139,11 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
             and (download.is_unfinished(target) or not target.is_dir())):
         download.download(target, accept_licence=True)
     source = dataset.find_source(out / "data", profile, REPOSITORY, seed, labels, pattern)
-    apart = source.name != "ACDC" and not os.environ.get("CVAE_OUT")
+    apart = (source.name if source.name != "ACDC" else
+             profile.name if profile.name != profiles.PUBLISHED else "")
+    figures = out / "figures" / ("" if os.environ.get("CVAE_OUT") else apart)
     study = Study(section, profile, source, hardware.best_device(), _processes(), seed, split_by,
-                  out / "data", out / "figures" / source.name if apart else out / "figures")
+                  out / "data", figures)
     print(study.stamp)
     return study
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 BETAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 #: The report's choice: the beta of notebooks 02 and 04.
 REPORT_BETA = 1000.0
+#: The profile whose ACDC results are those of figures/ and of the committed notebooks.
+PUBLISHED = "quick"
 #: The two ends whose latent spaces notebooks 03 and 05 compare.
 LOW_BETA, HIGH_BETA = 1.0, 1000.0
 

@@ -78,27 +78,27 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def readme_tables(results: dict) -> dict[str, str]:
-    """{name: markdown} of every table that README.md holds between table:name markers."""
-    report = results["02_train_vae"]["report_table"]
-    study = results["03_beta_study"]["table"]
+def published_tables(figures: Path) -> dict[str, str]:
+    """The tables of the README from figures/ and, where it was run, from figures/report/."""
+    report = figures / "report" / FILE_NAME
+    return readme_tables(read_json(figures / FILE_NAME),
+                         read_json(report) if report.is_file() else None)
+
+
+def readme_tables(results: dict, report: dict | None = None) -> dict[str, str]:
+    """{name: markdown} of every table that README.md holds between table:name markers.
+
+    report: the results of the profile `report`, whose rows of beta come beside the others.
+    """
     claims = [c for section in sorted(results) for c in results[section].get("claims", [])]
+    rows = results["02_train_vae"]["report_table"]
     stamp = results["02_train_vae"]["data"]
     tables = {
         "report": markdown_table(
             ["", "report", "here, split by patient", "here, split by slice"],
-            [[r["quantity"], r["report"], r["by patient"], r["by slice"]] for r in report],
+            [[r["quantity"], r["report"], r["by patient"], r["by slice"]] for r in rows],
         ) + f"\n\n{stamp}",
-        "beta": markdown_table(
-            ["beta", "test Dice", "RV, MYO, LV", "not rotated", "KL, nats", "active dims",
-             "valid samples", "spread"],
-            [[f"{r['beta']:g}", f"{r['test_dice']:.3f}",
-              " ".join(f"{r['test_dice_' + c]:.3f}" for c in ("RV", "MYO", "LV")),
-              f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", f"{r['active_dimensions']:.0f}",
-              f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
-             for r in study],
-        ) + f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
-            f"{results['03_beta_study']['data']}",
+        "beta": "\n\n".join(_beta_table(found) for found in (results, report) if found),
         "claims": markdown_table(
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
@@ -109,6 +109,20 @@ def readme_tables(results: dict) -> dict[str, str]:
         tables["time"] = (f"From nothing, the five notebooks took {run['minutes']:.1f} minutes "
                           f"together ({run['machine']}; {run['data']}).")
     return tables
+
+
+def _beta_table(results: dict) -> str:
+    study = results["03_beta_study"]["table"]
+    return markdown_table(
+        ["beta", "test Dice", "RV, MYO, LV", "not rotated", "KL, nats", "active dims",
+         "valid samples", "spread"],
+        [[f"{r['beta']:g}", f"{r['test_dice']:.3f}",
+          " ".join(f"{r['test_dice_' + c]:.3f}" for c in ("RV", "MYO", "LV")),
+          f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", f"{r['active_dimensions']:.0f}",
+          f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
+         for r in study],
+    ) + (f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
+         f"{results['03_beta_study']['data']}")
 
 
 def benchmark_tables(results: dict) -> dict[str, str]:
@@ -239,5 +253,5 @@ def update_readme(readme: Path, tables: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     update_readme(REPOSITORY / "README.md",
-                  readme_tables(read_json(REPOSITORY / "figures" / FILE_NAME))
+                  published_tables(REPOSITORY / "figures")
                   | benchmark_tables(read_json(REPOSITORY / "benchmarks" / FILE_NAME)))

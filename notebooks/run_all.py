@@ -3,11 +3,11 @@
     python notebooks/run_all.py                 all of them
     python notebooks/run_all.py 04 05           those whose names start so
 
-On ACDC the notebooks are executed in place and figures go to figures/; on the phantom executed
-copies and figures go to figures/phantom/. CVAE_OUT redirects both.
+On ACDC in the profile `quick` the notebooks are executed in place and figures go to figures/; in
+another profile or on the phantom, executed copies and figures go to a folder of its name in there.
+CVAE_OUT redirects both.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -52,7 +52,8 @@ def execute(path: Path, target: Path) -> None:
 
 def main(chosen: list[str]) -> None:
     study = notebook.begin("run")
-    in_place = study.source.name == "ACDC" and not os.environ.get("CVAE_OUT")
+    published = storage.REPOSITORY / "figures"
+    in_place = study.figure_folder == published
     folder = NOTEBOOKS if in_place else study.figure_folder
     paths = [p for p in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
              if not chosen or p.name.startswith(tuple(chosen))]
@@ -68,9 +69,8 @@ def main(chosen: list[str]) -> None:
           f"{study.figure_folder}")
     if timed:
         study.record(minutes=minutes, machine=storage.machine())
-    if in_place and not chosen:
-        found = storage.read_json(study.figure_folder / results.FILE_NAME)
-        results.update_readme(storage.REPOSITORY / "README.md", results.readme_tables(found))
+    if study.figure_folder in (published, published / "report") and not chosen:
+        results.update_readme(storage.REPOSITORY / "README.md", results.published_tables(published))
 
 
 if __name__ == "__main__":

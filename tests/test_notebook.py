@@ -48,7 +48,7 @@ def test_begin_finds_the_data_and_says_what_was_chosen(environment, capsys):
     assert run.config["split_by"] == "patient" and run.config["schedule"] == "constant"
 
 
-def test_phantom_without_cvae_out_does_not_overwrite_the_published_figures(
+def test_only_acdc_in_the_quick_profile_replaces_the_published_figures(
         environment, source, monkeypatch):
     monkeypatch.delenv("CVAE_OUT")
     monkeypatch.setattr(notebook, "output_root", lambda: environment)
@@ -56,8 +56,10 @@ def test_phantom_without_cvae_out_does_not_overwrite_the_published_figures(
     assert notebook.begin("01").figure_folder == environment / "figures" / "phantom"
     monkeypatch.setattr(notebook.dataset, "find_source", lambda *_: replace(source, name="ACDC"))
     study = notebook.begin("01")
-    assert study.figure_folder == environment / "figures"
+    assert study.figure_folder == environment / "figures" / "smoke"
     assert study.stamp.startswith("Data: ACDC labels, 10 patients")
+    monkeypatch.setenv("CVAE_PROFILE", "quick")
+    assert notebook.begin("01").figure_folder == environment / "figures"
 
 
 @pytest.mark.parametrize(("name", "value", "error"), [

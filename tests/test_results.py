@@ -7,7 +7,7 @@ import pytest
 
 from cvae_utils import results
 from cvae_utils.results import beside_report, readme_tables, record, update_readme
-from cvae_utils.storage import REPOSITORY, read_json
+from cvae_utils.storage import REPOSITORY, read_json, write_json
 
 RUN = {
     **{f"{part}_dice{end}": value for part in ("test", "unrotated")
@@ -85,6 +85,19 @@ def test_tables_hold_the_numbers_the_verdicts_and_the_data(study):
     for name in ("report", "beta", "claims"):
         rows = [line for line in tables[name].splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in rows}) == 1
+
+
+def test_rows_of_the_report_profile_come_beside_the_others(study, tmp_path):
+    write_json(tmp_path / "results.json", study)
+    assert results.published_tables(tmp_path) == readme_tables(study)
+    other = {"03_beta_study": study["03_beta_study"] | {"data": "C"}}
+    (tmp_path / "report").mkdir()
+    write_json(tmp_path / "report" / "results.json", other)
+    tables = results.published_tables(tmp_path)
+    first, second = tables["beta"].split("Data: B\n\n")
+    assert first + "Data: B" == readme_tables(study)["beta"] and second.endswith("spread 1. C")
+    assert {k: v for k, v in tables.items() if k != "beta"} == {
+        k: v for k, v in readme_tables(study).items() if k != "beta"}
 
 
 def readme(path, names):
