@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.memory import should_reduce_batch_size
 
 # glibc's numbers for mallopt, from malloc.h
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def best_device() -> torch.device:
