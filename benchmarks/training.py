@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 BENCHMARKS = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCHMARKS.parent))
 import plain_loop  # noqa: E402
+from training_memory import status_mb  # noqa: E402
 
 from cvae_utils import (  # noqa: E402
     dataset,
@@ -222,9 +223,8 @@ def peak_mb() -> float:
     """The most memory so far: of the GPU what tensors took, else what the process had."""
     if ON_GPU:
         return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")  # ru_maxrss would begin with what the parent process had
-    if status.is_file():
-        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024
+    if sys.platform.startswith("linux"):
+        return status_mb("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
 
 

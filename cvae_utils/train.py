@@ -53,8 +53,8 @@ from cvae_utils.storage import (
     short_hash,
 )
 
-#: Label maps of a part of the data up to this size stay on the GPU; others are read from disk, a
-#: batch at a time, where the system's cache makes them as fast on a CPU.
+#: Label maps of a part of the data up to this size stay on the GPU; larger ones, and all on a CPU,
+#: are read from disk a batch at a time, so that memory does not grow with the data.
 RESIDENT_BYTES = 2**30
 #: Columns of the table of steps, after the epoch.
 STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES)
