@@ -12,12 +12,18 @@ Modules import only upward in this list, so a reader can go through it from top 
     phantom      synthetic hearts written in the same layout
     align        centre, rotate, crop and resample a slice
     dataset      slice table, aligned slices on disk, splits
+    protocol     slices, split and Dice of published numbers
     model        ConvVAE
     losses       soft Dice, cross-entropy, KL divergence, beta schedules
+    pca          principal components of label maps: the baseline
     latents      encode, sample, traverse, rank, name, project
     hardware     device, precision, memory
     checkpoint   the state of a training that is not finished
     runs         run folders: save, load
+    augment      deform label maps and keep their anatomy
+    prior        densities fitted to the encoded training slices; principal axes
+    judge        drawn slices beside real ones: fidelity, variety, copying, anatomy
+    disentanglement  how far single dimensions stand for single factors
     evaluation   what a trained VAE is worth, and how it was learnt
     train        fit, load_or_train; one run from the shell
     figures      one function per figure of the report: arrays in, Figure out

@@ -54,7 +54,9 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
                           maps, rows)
         by_class = metrics.mean_by_class(dice)
         results |= {f"{name}_dice_{structure}": value for structure, value in by_class.items()}
-        results[f"{name}_dice"] = float(np.mean(np.nanmean(dice, axis=1)))
+        present = (~np.isnan(dice)).sum(axis=1)  # an empty slice that stays empty has no Dice
+        results[f"{name}_dice"] = float(np.mean(np.nansum(dice, axis=1)[present > 0]
+                                                / present[present > 0]))
 
     test, train = (latents.Posterior(*np.split(
         _by_blocks(lambda part: np.concatenate(latents.encode(vae, part), axis=1), slices.aligned,

@@ -7,6 +7,7 @@ divided by the report's pixel count, at every working size, for beta to mean the
 At beta = 1 and 256 x 256 the cross-entropy and KL terms are the negative ELBO per pixel.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,13 @@ from torch.nn import functional
 
 KL_DIVISOR = 256**2
 SMOOTHING = 1.0
-SCHEDULES = ("constant", "linear", "exponential")
+SCHEDULES = ("constant", "linear", "exponential", "late-exponential", "cyclical")
+#: Share of the training for which late-exponential waits: 20 of the report's 180 epochs.
+WAIT = 1 / 9
+CYCLES = 4
+#: How fast beta follows the rate: what its logarithm would change by over a whole training in which
+#: KL stays at twice the rate.
+GAIN = 40.0
 
 
 class Terms(NamedTuple):
@@ -62,13 +69,30 @@ def beta_at(progress: float, beta: float, schedule: str = "constant", start: flo
     """Weight of the KL term at `progress` in [0, 1] of the training.
 
     constant: beta. linear, exponential: from `start` to beta over the first `rise` of the
-    training, then constant. Raises ValueError for another schedule.
+    training, then constant. late-exponential: the same, but `start` stays for a ninth of the
+    training first. cyclical: four times in turn, from `start` linearly to beta over the first
+    `rise` of a quarter, then constant until its end (Fu et al. 2019). Raises ValueError for another
+    schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule: expected one of {SCHEDULES}, found {schedule!r}")
-    share = min(progress / rise, 1.0)
     if schedule == "constant":
         return beta
-    if schedule == "linear":
+    if schedule == "cyclical" and progress < 1:
+        progress = progress * CYCLES % 1
+    if schedule == "late-exponential":
+        progress, rise = max(progress - WAIT, 0.0), rise - WAIT
+    share = min(progress / rise, 1.0)
+    if schedule in ("linear", "cyclical"):
         return start + (beta - start) * share
     return start * (beta / start) ** share
+
+
+def towards_rate(beta: float, kl: float, rate: float, steps: int) -> float:
+    """Beta for the next of `steps` steps, so that in the long run KL is `rate`; both in nats.
+
+    beta exp(GAIN / steps (kl / rate - 1)), with the bracket bounded to -1..1: beta as the Lagrange
+    multiplier of the constraint KL = rate, which takes multiplicative steps (Rezende and Viola
+    2018).
+    """
+    return beta * math.exp(GAIN / steps * max(-1.0, min(kl / rate - 1, 1.0)))

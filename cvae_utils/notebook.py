@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,22 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from cvae_utils import atlas, dataset, download, hardware, profiles, results, runs, train
+from cvae_utils import (
+    atlas,
+    augment,
+    dataset,
+    download,
+    hardware,
+    judge,
+    latents,
+    profiles,
+    results,
+    runs,
+    train,
+)
+from cvae_utils import prior as priors
 from cvae_utils.figures import save_figure, stamp_figure, use_style
-from cvae_utils.storage import REPOSITORY, output_root
+from cvae_utils.storage import REPOSITORY, code_stamp, output_root, read_json, write_json
 
 
 @dataclass
@@ -55,29 +68,75 @@ class Study:
         """Rows of the slice table of one part."""
         return self.slices.table.iloc[self.split[name]].reset_index(drop=True)
 
-    def run(self, beta: float, schedule: str = "constant", split_by: str = "") -> runs.Run:
+    def at(self, **changes) -> "Study":
+        """The same study with another seed, split_by or profile, for comparison."""
+        other = replace(self, **changes)
+        if other.profile.size == self.profile.size:
+            other.slices = self.slices
+        return other
+
+    def run(self, beta: float, schedule: str = "constant", split_by: str = "",
+            rate: float = 0.0) -> runs.Run:
         """The trained run at this beta: loaded if there is one, else trained and kept.
 
         split_by: another split than the study's, for comparison; the run's results are then
-        those of its own test part. Interrupted, it goes on where it was when it is called again.
+        those of its own test part. schedule, rate: see train.RunConfig. Interrupted, it goes on
+        where it was when it is called again.
         """
-        by = split_by or self.split_by
-        split = self.split if by == self.split_by else dataset.split(self.slices.table, by,
-                                                                     self.seed)
-        return train.load_or_train(self._config(beta, schedule, by), self.slices, split,
-                                   self.data_folder / "runs",
+        if split_by and split_by != self.split_by:
+            return self.at(split_by=split_by).run(beta, schedule, rate=rate)
+        return train.load_or_train(replace(self._config(beta), schedule=schedule, rate=rate),
+                                   self.slices, self.split, self.data_folder / "runs",
                                    train.Machinery(self.device, self.processes))
 
     def betas(self) -> list[float]:
         """The betas to compare: those of profiles.BETAS, and every other one of which there is a
         complete run like those, for instance trained from a shell."""
-        found = train.find_betas(self._config(profiles.BETAS[0], "constant", self.split_by),
-                                 self.data_folder / "runs")
+        found = train.find_betas(self._config(profiles.BETAS[0]), self.data_folder / "runs")
         return sorted({*profiles.BETAS, *found})
 
-    def _config(self, beta: float, schedule: str, split_by: str) -> train.RunConfig:
-        return train.RunConfig(self.profile, beta, schedule, self.seed, split_by,
-                               self.slices.fingerprint)
+    def _config(self, beta: float) -> train.RunConfig:
+        return train.RunConfig(self.profile, beta, seed=self.seed, split_by=self.split_by,
+                               data=self.slices.fingerprint)
+
+    def prior(self, run: runs.Run, kind: str) -> priors.Prior:
+        """A latent prior of a run, of prior.KINDS: fitted to its training slices the first time,
+        and kept with it. Raises ValueError for a run of another seed or split than the study's."""
+        found = {name: run.config[name] for name in ("seed", "split_by")}
+        expected = {"seed": self.seed, "split_by": self.split_by}
+        if found != expected:
+            raise ValueError(f"expected a run of this study, {expected}, found one of {found}: its "
+                             f"training slices are others. Use study.at(**{found})")
+        return priors.load_or_fit(run, kind, self.slices, self.split)
+
+    @functools.cached_property
+    def reference(self) -> judge.Reference:
+        """The training slices, by which drawn and held-out ones are judged."""
+        return judge.Reference(self.part("train"))
+
+    def judge(self, drawn: np.ndarray) -> dict:
+        """The numbers of drawn slices (N, S, S): see judge.judge_drawn. They have no pixel size of
+        their own, so it is the training slices' median."""
+        counts = {part: len(self.split[part]) for part in ("validation", "test")}
+        mm = self.table_of("train")["crop_mm"].median() / self.profile.size
+        return judge.judge_drawn(drawn, self.reference, mm, counts)
+
+    def judge_run(self, run: runs.Run, kind: str) -> dict:
+        """`judge` of the slices that a run draws from one of its priors: profile.samples, and at
+        least as many as a part has. Measured once, and kept with the run."""
+        path, key = run.folder / f"judged-{kind}.json", code_stamp(priors, augment, judge)
+        found = read_json(path) if path.is_file() else {}
+        if found.get("code") != key:
+            count = max(self.profile.samples, *map(len, self.split.values()))
+            z = self.prior(run, kind).sample(count, self.seed)
+            found = {"code": key} | self.judge(latents.decode(run.model, z))
+            write_json(path, found)
+        return found
+
+    def judge_real(self, part: str) -> dict:
+        """The same numbers of the real slices of one part."""
+        mm = self.table_of(part)["crop_mm"].to_numpy() / self.profile.size
+        return judge.judge(self.part(part), self.reference, mm)
 
     def atlas(self, run: runs.Run) -> "atlas.Atlas":
         """What the explorer shows of a run of this study: measured once, and kept with the run."""

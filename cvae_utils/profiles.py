@@ -4,7 +4,7 @@
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: The weights of the KL term that notebook 03 compares.
 BETAS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
@@ -31,9 +31,19 @@ class Profile:
     patience: int  # epochs without a better validation loss before training stops
     samples: int  # hearts drawn from the prior for each share of valid samples
     phantom_patients: int
+    sharp_channels: int  # base_channels of `sharp`
+    sharp_epochs: int
     latent_dim: int = 32
     weight_decay: float = 1e-2  # decoupled (AdamW); L2 inside Adam collapses the posterior
+    coupled_decay: bool = False  # that L2 inside Adam, to show what it does
+    augment: float = 0.0  # strength of augment.warp on the training slices; 0 is off
     gradient_clip: float = 1.0  # norm
+
+    @property
+    def sharp(self) -> "Profile":
+        """What reconstructs best: a wider model, trained for longer on augmented slices."""
+        return replace(self, name=f"{self.name}-sharp", base_channels=self.sharp_channels,
+                       epochs=self.sharp_epochs, patience=self.sharp_epochs, augment=1.0)
 
 
 PROFILES = {
@@ -41,14 +51,16 @@ PROFILES = {
     for profile in (
         # Seconds, for continuous integration: everything runs, nothing is learnt well.
         Profile("smoke", size=32, base_channels=8, epochs=40, batch_size=16, learning_rate=4e-3,
-                decay="cosine", warmup_steps=10, patience=40, samples=100, phantom_patients=15),
+                decay="cosine", warmup_steps=10, patience=40, samples=100, phantom_patients=15,
+                sharp_channels=8, sharp_epochs=40),
         # Minutes on two CPU cores.
         Profile("quick", size=64, base_channels=16, epochs=40, batch_size=16, learning_rate=2e-3,
-                decay="cosine", warmup_steps=50, patience=20, samples=1000, phantom_patients=60),
+                decay="cosine", warmup_steps=50, patience=20, samples=1000, phantom_patients=60,
+                sharp_channels=24, sharp_epochs=60),
         # The report's own sizes and optimiser settings; wants a GPU.
         Profile("report", size=256, base_channels=48, epochs=180, batch_size=100,
                 learning_rate=6e-5, decay="constant", warmup_steps=0, patience=30, samples=1000,
-                phantom_patients=150),
+                phantom_patients=150, sharp_channels=48, sharp_epochs=180),
     )
 }
 

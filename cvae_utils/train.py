@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from tqdm.std import tqdm as plain_tqdm
 
 from cvae_utils import (
+    augment,
     checkpoint,
     dataset,
     evaluation,
@@ -40,7 +41,7 @@ from cvae_utils import (
     profiles,
 )
 from cvae_utils.dataset import Slices, read_rows
-from cvae_utils.labels import STRUCTURE_NAMES
+from cvae_utils.labels import STRUCTURE_NAMES, Label
 from cvae_utils.model import ConvVAE, one_hot
 from cvae_utils.profiles import Profile
 from cvae_utils.runs import Run, build_model, load_run, save_run
@@ -57,7 +58,9 @@ from cvae_utils.storage import (
 #: are read from disk a batch at a time, so that memory does not grow with the data.
 RESIDENT_BYTES = 2**30
 #: Columns of the table of steps, after the epoch.
-STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES)
+STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES,
+                *(f"gradient_{label.name}" for label in Label),
+                *(f"area_{name}" for name in STRUCTURE_NAMES))
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 
 
@@ -68,6 +71,7 @@ class RunConfig:
     profile: Profile
     beta: float
     schedule: str = "constant"  # of beta: see losses.beta_at
+    rate: float = 0.0  # KL in nats that beta is moved to hold: see losses.towards_rate; 0 is not
     seed: int = 0
     split_by: str = "patient"
     data: str = ""  # Slices.fingerprint
@@ -75,9 +79,10 @@ class RunConfig:
     @property
     def folder_name(self) -> str:
         key = short_hash([asdict(self), code_stamp(model, losses, metrics, latents, evaluation,
-                                                   sys.modules[__name__])])
+                                                   augment, sys.modules[__name__])])
         schedule = "" if self.schedule == "constant" else f"-{self.schedule}"
-        return f"{self.profile.name}-beta{self.beta:g}{schedule}-seed{self.seed}-{key}"
+        rate = f"-rate{self.rate:g}" if self.rate else ""
+        return f"{self.profile.name}-beta{self.beta:g}{schedule}{rate}-seed{self.seed}-{key}"
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,7 @@ class _Progress:
 
     epoch: int = 0
     seconds: float = 0.0
+    beta: float = 0.0  # once the schedule has reached it
     history: list[dict] | None = None  # one row an epoch
     steps: list[Tensor] | None = None  # (steps, STEP_COLUMNS) of each epoch
     best: dict | None = None  # epoch, loss and weights
@@ -188,7 +194,8 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
 
     Best is the lowest validation loss at the final beta, from the epoch on in which beta has
     reached it: before that, losses of two epochs are not comparable. Training stops when
-    `patience` epochs have passed without a better one.
+    `patience` epochs have passed without a better one. Where beta follows a rate, the last epoch
+    is taken. At beta = 0 nothing is sampled: a plain auto-encoder, whose z is mu.
 
     state: the file that holds the state after each epoch; if it is there, training goes on from
     it. Each process takes its share of every batch, and the main one writes. Raises
@@ -210,12 +217,12 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
 
     torch.manual_seed(config.seed)
     vae = build_model(asdict(profile)).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=profile.learning_rate,
-                                  weight_decay=profile.weight_decay,
-                                  fused=device.type in ("cpu", "cuda"))
+    kind = torch.optim.Adam if profile.coupled_decay else torch.optim.AdamW
+    optimiser = kind(vae.parameters(), lr=profile.learning_rate, weight_decay=profile.weight_decay,
+                     fused=device.type in ("cpu", "cuda"))
     # On the CPU, and the same in every process: one seed gives one run wherever it is computed.
     generator = torch.Generator().manual_seed(config.seed)
-    done = _Progress(history=[], steps=[])
+    done = _Progress(beta=config.beta, history=[], steps=[])
     scaler = accelerator.scaler  # of the loss, where the precision is float16
     if state is not None and state.is_file():
         saved = checkpoint.load(state)
@@ -249,29 +256,40 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
             order = torch.randperm(len(training), generator=generator).to(training.index_device)
             noise = torch.randn(steps_per_epoch, batch_size, profile.latent_dim,
                                 generator=generator).to(device)
+            if config.beta == 0:
+                noise.zero_()
+            warps = (torch.randn(steps_per_epoch, batch_size, augment.COUNT,
+                                 generator=generator).to(device) if profile.augment else None)
             vae.train()
             betas, rows = [], []
             for step in range(steps_per_epoch):
                 taken, total = done.epoch * steps_per_epoch + step, profile.epochs * steps_per_epoch
-                beta = losses.beta_at(taken / total, config.beta, config.schedule)
+                beta = losses.beta_at(taken / total, done.beta, config.schedule)
                 for group in optimiser.param_groups:
                     group["lr"] = profile.learning_rate * learning_rate_factor(taken, total,
                                                                                profile)
                 batch = order[step * batch_size:(step + 1) * batch_size]
-                terms = _gradients(accelerator, ddp, training, batch[mine], noise[step][mine],
-                                   beta, batch_size, micro_batch)
+                target = one_hot(training.maps(batch[mine]))  # (B, 4, S, S)
+                if warps is not None:
+                    target = augment.warp(target, warps[step][mine], profile.augment)
+                terms = _gradients(accelerator, ddp, target, noise[step][mine], beta, batch_size,
+                                   micro_batch)
                 accelerator.clip_grad_norm_(vae.parameters(), profile.gradient_clip)
                 stepper.step()
                 stepper.zero_grad(set_to_none=True)
                 betas.append(beta)
                 rows.append(terms)
+                if config.rate and np.isclose(beta, done.beta):
+                    kl = accelerator.reduce(terms[2], "sum").item()
+                    done.beta = losses.towards_rate(beta, kl, config.rate, total)
                 bar.update(epoch - 1 + (step + 1) / steps_per_epoch - bar.n)
             # One transfer an epoch: reading a number waits for the device.
             steps = accelerator.reduce(torch.stack(rows), "sum").cpu()
             steps = torch.cat([torch.tensor(betas)[:, None], steps], dim=1)
-            row = _epoch_row(epoch, steps, _validate(accelerator, vae, validation, config.beta))
+            row = _epoch_row(epoch, steps, _validate(accelerator, vae, validation, done.beta))
             _check_numbers(row, steps, profile, state)
-            if ((np.isclose(beta, config.beta) or epoch == profile.epochs)
+            comparable = not config.rate and np.isclose(beta, config.beta)
+            if ((comparable or epoch == profile.epochs)
                     and (done.best is None or row["validation_loss"] < done.best["loss"])):
                 done.best = {"epoch": epoch, "loss": row["validation_loss"],
                              "weights": {k: v.detach().clone()
@@ -302,25 +320,32 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
     return vae.eval(), pd.DataFrame(done.history), steps, environment
 
 
-def _gradients(accelerator: Accelerator, ddp, training: "_Part", batch: Tensor, noise: Tensor,
-               beta: float, batch_size: int, micro_batch: int) -> Tensor:
-    """Backward pass of this process's share of a batch; its share of the loss terms, (6,).
+def _gradients(accelerator: Accelerator, ddp, target: Tensor, noise: Tensor, beta: float,
+               batch_size: int, micro_batch: int) -> Tensor:
+    """Backward pass of this process's share of a batch, one-hot, (B, 4, S, S).
 
-    All terms are means over images, so parts of a batch are weighted by their number of images.
+    Returns its share of STEP_COLUMNS after the first: the loss and its terms; the squared gradient
+    of the loss by the scores, summed over the pixels of each class of the target; the mean share of
+    the picture that the model gives to each structure. All terms are means over images, so parts of
+    a batch are weighted by their number of images.
     """
     sums = 0
-    pieces = list(zip(batch.split(micro_batch), noise.split(micro_batch)))
-    for number, (rows, eps) in enumerate(pieces, start=1):
+    pieces = list(zip(target.split(micro_batch), noise.split(micro_batch)))
+    for number, (part, eps) in enumerate(pieces, start=1):
         last = number == len(pieces)
         with contextlib.nullcontext() if last else accelerator.no_sync(ddp):
-            target = one_hot(training.maps(rows))  # (B, 4, S, S)
-            scores, mu, logvar = ddp(target, eps)
-            terms = losses.loss_terms(scores, target, mu, logvar)
-            loss, share = terms.total(beta), len(rows) / batch_size
+            scores, mu, logvar = ddp(part, eps)
+            scores.retain_grad()
+            terms = losses.loss_terms(scores, part, mu, logvar)
+            loss, share = terms.total(beta), len(part) / batch_size
             # Gradients are averaged over the processes.
             accelerator.backward(loss * (share * accelerator.num_processes))
         values = torch.cat([torch.stack([loss, terms.cross_entropy, terms.kl]), terms.soft_dice])
-        sums = sums + share * values.detach()
+        gradient = scores.grad.float() / accelerator.num_processes  # as that of their mean
+        squared = gradient.square().sum(dim=1, keepdim=True)  # (B, 1, S, S)
+        areas = scores.detach().float().softmax(dim=1).mean(dim=(0, 2, 3))[1:]
+        sums = sums + torch.cat([share * values.detach(), (squared * part).sum(dim=(0, 2, 3)),
+                                 share * areas])
     return sums
 
 
@@ -431,7 +456,8 @@ def _validate(accelerator: Accelerator, vae: ConvVAE, validation: _Part, beta: f
 
 def _epoch_row(epoch: int, steps: Tensor, validation: dict) -> dict:
     """Row of the history: means over the steps (STEP_COLUMNS) of an epoch, and validation."""
-    beta, loss, cross_entropy, kl, *dice = steps.double().mean(dim=0).tolist()
+    means = steps.double().mean(dim=0).tolist()
+    (loss, cross_entropy, kl), dice = means[1:4], means[4:4 + len(STRUCTURE_NAMES)]
     return {
         "epoch": epoch, "beta": float(steps[-1, 0]), "train_loss": loss,
         "train_cross_entropy": cross_entropy, "train_dice_loss": 1 - sum(dice) / len(dice),
@@ -449,6 +475,10 @@ def main(arguments: list[str] | None = None) -> None:
                         "report on CUDA and quick elsewhere")
     parser.add_argument("--beta", type=float, default=profiles.REPORT_BETA)
     parser.add_argument("--schedule", choices=losses.SCHEDULES, default="constant")
+    parser.add_argument("--rate", type=float, default=0.0, metavar="NATS",
+                        help="move beta so that KL comes to this; 0 leaves beta alone")
+    parser.add_argument("--sharp", action="store_true",
+                        help="the wider model that trains longer, on augmented slices")
     parser.add_argument("--seed", type=int, default=0, help="of weights, noise and split")
     parser.add_argument("--split-by", choices=("patient", "slice"), default="patient")
     parser.add_argument("--precision", choices=PRECISIONS, default="",
@@ -462,12 +492,13 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.profile:
         os.environ["CVAE_PROFILE"] = chosen.profile
     profile, out = profiles.active_profile(), output_root()
+    profile = profile.sharp if chosen.sharp else profile
     # With several processes, the first one makes what is missing and the others wait for it.
     with accelerate.PartialState(cpu=hardware.best_device().type == "cpu").main_process_first():
         source = dataset.find_source(out / "data", profile, REPOSITORY, chosen.seed)
         slices = dataset.load_or_align(source, profile.size, out / "data" / "processed")
-    config = RunConfig(profile, chosen.beta, chosen.schedule, chosen.seed, chosen.split_by,
-                       slices.fingerprint)
+    config = RunConfig(profile, chosen.beta, chosen.schedule, chosen.rate, chosen.seed,
+                       chosen.split_by, slices.fingerprint)
     split = dataset.split(slices.table, chosen.split_by, chosen.seed)
     is_main = accelerate.PartialState().is_main_process
     run = load_or_train(config, slices, split, out / "data" / "runs", Machinery(

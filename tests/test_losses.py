@@ -80,10 +80,27 @@ def test_total_divides_the_kl_by_the_pixels_of_the_report():
     ("constant", [100, 100, 100, 100]),
     ("linear", [1, 50.5, 100, 100]),
     ("exponential", [1, 10, 100, 100]),  # half-way is the geometric mean
+    ("cyclical", [1, 100, 100, 100]),  # 0.2 of the training is 0.8 of the first quarter
 ])
 def test_beta_rises_as_its_schedule_says(schedule, expected):
     found = [beta_at(p, 100.0, schedule, start=1.0, rise=0.4) for p in (0, 0.2, 0.4, 1)]
     assert found == pytest.approx(expected)
+
+
+def test_a_late_rise_waits_for_a_ninth_of_the_training():
+    found = [beta_at(p, 100.0, "late-exponential", rise=1 / 3) for p in (0, 1 / 9, 2 / 9, 1 / 3, 1)]
+    assert found == pytest.approx([1, 1, 10, 100, 100])
+
+
+def test_cycles_start_again_and_the_last_one_ends_at_beta():
+    found = [beta_at(p, 100.0, "cyclical", rise=0.5) for p in (0, 0.0625, 0.2, 0.25, 0.3125, 1)]
+    assert found == pytest.approx([1, 50.5, 100, 1, 50.5, 100])
+
+
+@pytest.mark.parametrize(("kl", "factor"), [(6, 1), (7, np.exp(0.02 / 6)), (3, np.exp(-0.01)),
+                                            (600, np.exp(0.02))])
+def test_beta_moves_against_the_distance_of_kl_from_its_rate(kl, factor):
+    assert losses.towards_rate(500.0, kl, rate=6.0, steps=2000) == pytest.approx(500 * factor)
 
 
 def test_beta_may_fall_and_an_unknown_schedule_is_refused():

@@ -47,6 +47,13 @@ def test_begin_finds_the_data_and_says_what_was_chosen(environment, capsys):
     assert run.config["seed"] == 3 and run.config["data"] == study.slices.fingerprint
     assert run.config["split_by"] == "patient" and run.config["schedule"] == "constant"
 
+    other = study.at(seed=4, profile=study.profile.sharp)
+    assert other.slices is study.slices and other.claims is study.claims
+    assert not np.array_equal(other.split["test"], study.split["test"])
+    sharp = other.run(10.0, rate=6.0).config
+    assert (sharp["seed"], sharp["rate"]) == (4, 6.0)
+    assert sharp["profile"]["name"] == "smoke-sharp" and sharp["profile"]["augment"] == 1
+
 
 def test_only_acdc_in_the_quick_profile_replaces_the_published_figures(
         environment, source, monkeypatch):
@@ -224,8 +231,8 @@ def test_run_of_another_split_is_trained_and_measured_on_that_split(study, slice
     assert machinery == train.Machinery(torch.device("cpu"), processes=1)
 
     config, given, split, _, _ = study.run(5.0, split_by="slice")
-    assert config == train.RunConfig(study.profile, 5.0, "constant", study.seed, "slice",
-                                     slices.fingerprint)
+    assert config == train.RunConfig(study.profile, 5.0, seed=study.seed, split_by="slice",
+                                     data=slices.fingerprint)
     assert given is slices and patients_on_both_sides(split) == 10
     assert len(np.concatenate(list(split.values()))) == len(slices.table)
     assert study.split_by == "patient" and patients_on_both_sides(study.split) == 0
@@ -243,10 +250,9 @@ def test_as_many_processes_train_as_are_asked_for(environment, source, monkeypat
 
 def test_betas_to_compare_are_those_of_the_study_and_of_every_other_run(study):
     assert study.betas() == list(profiles.BETAS)
-    for config in (study._config(50.0, "constant", "patient"),
-                   study._config(60.0, "linear", "patient"),
-                   study._config(70.0, "constant", "slice"),
-                   replace(study._config(80.0, "constant", "patient"), seed=7)):
+    for config in (study._config(50.0), replace(study._config(60.0), schedule="linear"),
+                   replace(study._config(70.0), split_by="slice"),
+                   replace(study._config(80.0), seed=7)):
         folder = study.data_folder / "runs" / config.folder_name
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({"beta": config.beta}))
@@ -267,3 +273,69 @@ def test_check_states_what_it_has_checked(capsys):
     assert capsys.readouterr().out == "checked: one is one\n"
     with pytest.raises(AssertionError, match="expected: one is two"):
         notebook.check("one is two", False)
+
+
+# ------------------------------------------------------------------------------ priors and samples
+def test_prior_is_fitted_once_and_kept_with_its_run(environment, monkeypatch):
+    study = notebook.begin("06")
+    run = study.run(10.0)
+    fitted = study.prior(run, "gaussian")
+    mu = notebook.latents.encode(run.model, study.part("train")).mu
+    assert fitted.mean == pytest.approx(mu.mean(axis=0), abs=1e-4)
+    monkeypatch.setattr(notebook.priors, "fit", None)
+    assert np.array_equal(study.prior(run, "gaussian").sample(3), fitted.sample(3))
+    assert (run.folder / "prior-gaussian.safetensors").is_file()
+
+
+def test_prior_of_a_plain_auto_encoder_is_fitted_to_mu_alone(environment):
+    study = notebook.begin("06")
+    run = study.run(0.0)
+    mu = notebook.latents.encode(run.model, study.part("train")).mu
+    covariance = study.prior(run, "gaussian").covariances[0]
+    assert covariance == pytest.approx(np.cov(mu.T), rel=0.02, abs=0.02 * float(mu.var()))
+
+
+def test_prior_of_a_model_of_deformed_slices_is_fitted_to_deformed_slices(environment, monkeypatch):
+    study = notebook.begin("06")
+    study = study.at(profile=study.profile.sharp)
+    seen, fit = [], notebook.priors.fit
+    monkeypatch.setattr(notebook.priors, "fit", lambda kind, training, *rest: (
+        seen.append(training), fit(kind, training, *rest))[1])
+    study.prior(study.run(10.0), "gaussian")
+    copies = np.split(seen[0].mu, notebook.priors.COPIES)
+    assert len(copies[0]) == len(study.part("train")) and not np.array_equal(*copies[:2])
+
+
+def test_prior_of_a_run_of_other_training_slices_is_refused(environment):
+    study = notebook.begin("06")
+    run = study.run(10.0)
+    with pytest.raises(ValueError, match=r"a run of this study.*'seed': 1.*Use study.at\("):
+        study.at(seed=1).prior(run, "gaussian")
+    with pytest.raises(ValueError, match="slice"):
+        study.at(split_by="slice").prior(run, "gaussian")
+
+
+def test_drawn_slices_are_judged_once_beside_as_many_real_ones(environment, monkeypatch):
+    study = notebook.begin("06")
+    run = study.run(10.0)
+    found = study.judge_run(run, "gaussian")
+    count = max(study.profile.samples, *map(len, study.split.values()))
+    drawn = notebook.latents.decode(run.model, study.prior(run, "gaussian").sample(count, 0))
+    by_hand = study.judge(drawn)
+    assert {k: v for k, v in found.items() if k != "code"} == pytest.approx(by_hand)
+    assert by_hand["valid"] == pytest.approx(notebook.judge.metrics.is_valid(drawn).mean())
+    few = study.split["test"]
+    mm = study.table_of("train")["crop_mm"].median() / study.profile.size
+    one = notebook.judge.judge(drawn[:len(few)], study.reference, mm)
+    assert by_hand["test_coverage"] == one["coverage"]
+    monkeypatch.setattr(notebook.judge, "judge_drawn", None)
+    assert study.judge_run(run, "gaussian") == found
+    with pytest.raises(TypeError):  # another prior is measured anew
+        study.judge_run(run, "standard")
+
+
+def test_real_slices_are_judged_with_pixels_of_their_own(environment):
+    study = notebook.begin("06")
+    found, own = study.judge_real("train"), study.judge_real("test")
+    assert found["nearest"] == 0 and found["coverage"] == 1 and found["frechet"] < 1e-6
+    assert own["nearest"] > 0 and own.keys() == found.keys()

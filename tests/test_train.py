@@ -87,8 +87,9 @@ def test_training_lowers_the_loss_and_writes_its_history(again, config, tiny, sp
     ]
     assert history["epoch"].tolist() == list(range(1, 9)) and not model.training
     assert len(steps) == 8 * (len(split["train"]) // 8)  # the smaller last batch is dropped
-    assert list(steps.columns) == ["epoch", "beta", "loss", "cross_entropy", "kl",
-                                   "RV", "MYO", "LV"]
+    assert list(steps.columns) == [
+        "epoch", "beta", "loss", "cross_entropy", "kl", "RV", "MYO", "LV", "gradient_BACKGROUND",
+        "gradient_RV", "gradient_MYO", "gradient_LV", "area_RV", "area_MYO", "area_LV"]
     for part in ("train", "validation"):
         terms = (history[f"{part}_cross_entropy"] + history[f"{part}_dice_loss"]
                  + 1000 * history[f"{part}_kl"] / 256**2)
@@ -131,7 +132,7 @@ def test_slices_are_read_a_batch_at_a_time_on_the_cpu(again, brief, monkeypatch)
 
 def test_images_pass_a_few_at_a_time_with_the_same_result(again, brief):
     """Micro-batches of 3, 3 and 2 of 8: their gradients are summed with their shares."""
-    slow = replace(brief, profile=replace(brief.profile, learning_rate=1e-3))
+    slow = replace(brief, profile=replace(brief.profile, learning_rate=1e-3, augment=1.0))
     whole, parts = again(slow), again(slow, micro_batch=3)
     assert (whole[3]["micro_batch"], parts[3]["micro_batch"]) == (8, 3)
     assert_same_curve(parts[1:3], whole[1:3])
@@ -254,9 +255,74 @@ def test_run_is_trained_once_and_then_loaded(run, config, slices, split, finishe
     assert loaded.config["beta"] == 10 and loaded.config["profile"]["size"] == 32
 
 
+def test_beta_is_moved_until_kl_is_at_its_rate(again, config):
+    """From beta = 1000, where KL would stay far below, and from 1, where it would be far above."""
+    for start in (1000.0, 1.0):
+        _, history, steps, environment = again(replace(config, beta=start, rate=5.0))
+        assert history["train_kl"].tail(4).mean() == pytest.approx(5, rel=0.15)
+        assert steps["beta"].iloc[0] == start and environment["best_epoch"] == len(history)
+        assert history["validation_loss"].iloc[-1] == pytest.approx(
+            history["validation_cross_entropy"].iloc[-1] + history["validation_dice_loss"].iloc[-1]
+            + steps["beta"].iloc[-1] * history["validation_kl"].iloc[-1] / 256**2, rel=0.02)
+
+
+def test_a_schedule_rises_to_a_beta_that_then_follows_the_rate(again, brief):
+    profile = replace(brief.profile, epochs=4)
+    steps = again(replace(brief, profile=profile, beta=1000.0, schedule="linear", rate=5.0))[2]
+    rising, after = np.split(steps["beta"].to_numpy(), 2)
+    assert rising == pytest.approx(np.linspace(1, 1000, len(rising), endpoint=False), rel=1e-3)
+    kl = steps["kl"].to_numpy()[len(rising):]
+    expected = 1000 * np.exp(40 / len(steps) * np.cumsum(np.clip(kl / 5 - 1, -1, 1)))
+    assert after[1:] == pytest.approx(expected[:-1], rel=1e-3)
+
+
+def test_augmentation_shows_the_model_other_slices_and_validation_the_true_ones(
+        again, brief, monkeypatch):
+    seen, terms = [], train.losses.loss_terms
+    monkeypatch.setattr(train.losses, "loss_terms", lambda scores, target, mu, logvar: (
+        seen.append(target), terms(scores, target, mu, logvar))[1])
+    one = replace(brief.profile, epochs=1)
+    again(replace(brief, profile=one))
+    plain, seen[:] = list(seen), []
+    again(replace(brief, profile=replace(one, augment=1.0)))
+    *training, validation = [torch.equal(a, b) for a, b in zip(plain, seen, strict=True)]
+    assert not any(training) and validation
+
+
+def test_steps_tell_which_class_drives_the_gradient_and_how_large_each_is_drawn(
+        again, config, slices, split):
+    steps = again(config)[2]
+    areas = metrics.areas(slices.aligned[split["train"]]).mean(axis=0) / slices.size**2
+    drawn = steps[[f"area_{name}" for name in ("RV", "MYO", "LV")]].to_numpy()
+    assert drawn[-26:].mean(axis=0) == pytest.approx(areas, rel=0.25)  # of two epochs
+    gradient = steps.filter(like="gradient_")
+    assert gradient.shape[1] == 4 and (gradient > 0).all(axis=None)
+    # Most pixels are background: it drives the first epoch, and is learnt by the last.
+    first, last = (part["gradient_BACKGROUND"].sum() / part.sum().sum()
+                   for part in (gradient.head(13), gradient.tail(13)))
+    assert first > 2 * last
+
+
+def test_decay_inside_adam_is_another_optimiser(again, brief):
+    profile = replace(brief.profile, weight_decay=0.3)
+    decoupled, coupled = (again(replace(brief, profile=replace(profile, coupled_decay=inside)))[0]
+                          for inside in (False, True))
+    assert not same_weights(decoupled, coupled)
+
+
+def test_a_plain_auto_encoder_decodes_mu(again, brief, monkeypatch):
+    noise, forward = [], runs.ConvVAE.forward
+    monkeypatch.setattr(runs.ConvVAE, "forward", lambda self, maps, eps: (
+        noise.append(eps), forward(self, maps, eps))[1])
+    for beta in (0.0, 1.0):
+        noise.clear()
+        again(replace(brief, beta=beta))
+        assert torch.stack(noise).any() == (beta > 0)
+
+
 def test_whatever_a_run_depends_on_is_in_its_name(config, tiny):
     others = [replace(config, **change) for change in (
-        {}, {"beta": 1.0}, {"schedule": "linear"}, {"seed": 1}, {"split_by": "slice"},
+        {}, {"beta": 1.0}, {"schedule": "linear"}, {"seed": 1}, {"split_by": "slice"}, {"rate": 6},
         {"data": "other"}, {"profile": replace(tiny, weight_decay=0.0)},
         {"profile": replace(tiny, name="other")},
     )]
@@ -358,13 +424,14 @@ def ends():
     return {}
 
 
-@pytest.fixture(params=["constant beta", "rising beta", "early stopping"])
+@pytest.fixture(params=["constant beta", "rising beta", "early stopping", "rate and warps"])
 def undisturbed(request, config, ends, again, monkeypatch):
     """A configuration of six epochs and what comes of it; the third kind ends after five."""
     profile = replace(config.profile, epochs=6, batch_size=16)
     kinds = {"constant beta": replace(config, profile=profile),
              "rising beta": replace(config, profile=profile, schedule="linear", beta=1000.0),
-             "early stopping": replace(config, profile=replace(profile, patience=2))}
+             "early stopping": replace(config, profile=replace(profile, patience=2)),
+             "rate and warps": replace(config, rate=8.0, profile=replace(profile, augment=1.0))}
     chosen, stops_early = kinds[request.param], request.param == "early stopping"
     row, told = train._epoch_row, [5.0, 4.0, 3.0, 3.5, 3.0, 0.0]
     if stops_early:
@@ -611,6 +678,7 @@ def slow(config):
 
 def test_two_processes_train_as_one_whatever_the_batch_and_wherever_they_stop(
         slow, slices, split, again, tmp_path):
+    slow = replace(slow, profile=replace(slow.profile, augment=1.0), rate=5.0)
     packed = worker.pack(tmp_path / "work.pickle", slow, slices, split)
     tasks = [[{}, 0, 0, 0], [{"batch_size": 7}, 0, 0, 1], [{"batch_size": 7}, 3, 0, 2],
              [{}, 0, 2, 3], [{}, 0, 0, 3], [{}, 0, 3, 4]]
@@ -761,7 +829,7 @@ BOTH = """
 os.cpu_count = lambda: 4  # as if there were two cores for each of two processes
 torch.set_num_threads(4)
 for folder, processes in (("one", 1), ("two", 2)):
-    config = study._config(10.0, "constant", "patient")
+    config = study._config(10.0)
     run = train.load_or_train(config, study.slices, study.split, study.data_folder / folder,
         train.Machinery(torch.device("cpu"), processes, "no"))
     print("environment", run.environment["processes"])
@@ -797,6 +865,7 @@ def shell(tmp_path, monkeypatch, config, slices, split):
      "linear", {}),
     (("--beta", "5", "--seed", "3", "--split-by", "slice"), 5.0, "constant",
      {"seed": 3, "split_by": "slice"}),
+    (("--sharp", "--rate", "6.5"), 1000.0, "constant", {"rate": 6.5}),
 ])
 def test_run_from_the_shell_is_the_one_that_a_notebook_asks_for(
         shell, tmp_path, monkeypatch, capsys, arguments, beta, schedule, settings):
@@ -804,12 +873,16 @@ def test_run_from_the_shell_is_the_one_that_a_notebook_asks_for(
     printed = capsys.readouterr().out
     (folder,) = (tmp_path / "data" / "runs").iterdir()
     monkeypatch.setattr(train, "fit", None)
+    rate = settings.pop("rate", 0.0)
     study = notebook.begin("03", **settings)
-    found = study.run(beta, schedule)
+    if "--sharp" in arguments:
+        study = study.at(profile=study.profile.sharp)
+    found = study.run(beta, schedule, rate=rate)
     assert found.folder == folder and str(folder) in printed
     assert f"test Dice {found.results['test_dice']:.3f}" in printed
     assert f"split by {study.split_by}, seed {study.seed}" in printed
     extra = [beta] if schedule == "constant" and beta not in profiles.BETAS else []
+    assert ("-sharp-" in folder.name) == ("--sharp" in arguments)
     assert study.betas() == sorted([*profiles.BETAS, *extra])
     assert found.environment["micro_batch"] == (3 if "--micro-batch" in arguments else 8)
 
@@ -836,7 +909,7 @@ def test_module_that_is_run_finds_the_run_that_a_notebook_made(run, tmp_path, mo
     for name, value in {"CVAE_OUT": tmp_path, "CVAE_PROFILE": "smoke"}.items():
         monkeypatch.setenv(name, str(value))
     study = notebook.begin("02")
-    name = study._config(30.0, "constant", "patient").folder_name
+    name = study._config(30.0).folder_name
     shutil.copytree(run.folder, study.data_folder / "runs" / name)
     ended = subprocess.run(
         [sys.executable, "-m", "cvae_utils.train", "--profile", "smoke", "--beta", "30"],
