@@ -68,6 +68,11 @@ class Study:
         """Rows of the slice table of one part."""
         return self.slices.table.iloc[self.split[name]].reset_index(drop=True)
 
+    @property
+    def seeds(self) -> "list[Study]":
+        """This study and the same with the next seeds, of splits and trainings: for spreads."""
+        return [self.at(seed=self.seed + n) for n in range(self.profile.seeds)]
+
     def at(self, **changes) -> "Study":
         """The same study with another seed, split_by or profile, for comparison."""
         other = replace(self, **changes)

@@ -29,7 +29,7 @@ def settings_of_the_user_do_not_count(monkeypatch):
 def tiny():
     return Profile("tiny", size=32, base_channels=4, epochs=20, batch_size=8, learning_rate=1e-2,
                    decay="cosine", warmup_steps=2, patience=20, samples=20, phantom_patients=10,
-                   sharp_channels=6, sharp_epochs=3, latent_dim=6)
+                   latent_dim=6)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ def environment(tmp_path, monkeypatch, tiny):
     monkeypatch.setenv("CVAE_OUT", str(tmp_path))
     monkeypatch.setenv("CVAE_PROFILE", "smoke")
     monkeypatch.setitem(profiles.PROFILES, "smoke", replace(tiny, name="smoke", epochs=1))
+    monkeypatch.setitem(profiles.FURTHER["smoke"], "sharp", {"base_channels": 6})
     monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cpu"))
     for name in ("CVAE_LABELS", "CVAE_PATTERN"):
         monkeypatch.delenv(name, raising=False)
@@ -51,6 +52,7 @@ def test_begin_finds_the_data_and_says_what_was_chosen(environment, capsys):
     assert other.slices is study.slices and other.claims is study.claims
     assert not np.array_equal(other.split["test"], study.split["test"])
     sharp = other.run(10.0, rate=6.0).config
+    assert sharp["profile"]["base_channels"] == 6
     assert (sharp["seed"], sharp["rate"]) == (4, 6.0)
     assert sharp["profile"]["name"] == "smoke-sharp" and sharp["profile"]["augment"] == 1
 
@@ -339,3 +341,10 @@ def test_real_slices_are_judged_with_pixels_of_their_own(environment):
     found, own = study.judge_real("train"), study.judge_real("test")
     assert found["nearest"] == 0 and found["coverage"] == 1 and found["frechet"] < 1e-6
     assert own["nearest"] > 0 and own.keys() == found.keys()
+
+
+def test_seeds_are_the_study_itself_and_the_next_ones(environment):
+    study = notebook.begin("06", seed=5)
+    assert [other.seed for other in study.seeds] == [5, 6]
+    assert np.array_equal(study.seeds[0].split["test"], study.split["test"])
+    assert not np.array_equal(study.seeds[1].split["test"], study.split["test"])

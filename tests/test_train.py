@@ -854,6 +854,7 @@ def shell(tmp_path, monkeypatch, config, slices, split):
     for name, value in {"CVAE_OUT": tmp_path, "CVAE_PROFILE": "smoke"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setitem(profiles.PROFILES, "smoke", replace(config.profile, name="smoke", epochs=1))
+    monkeypatch.setitem(profiles.FURTHER["smoke"], "sharp", {})
     monkeypatch.setattr(hardware, "best_device", lambda: CPU)
     yield lambda *arguments: train.main(list(arguments))
     hardware.forget_accelerator()
