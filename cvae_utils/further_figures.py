@@ -1,0 +1,158 @@
+"""Figures of notebook 06, beyond those of the report: data in, Figure out, as in figures.py."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cvae_utils.figures import GREY, PAIR, new_figure, show_tiles
+from cvae_utils.labels import COLOURS, STRUCTURE_NAMES, Label
+
+#: Okabe and Ito, in the order in which models appear.
+MODEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PRIOR_MARKERS = {"standard": "o", "gaussian": "s", "mixture": "D"}
+
+
+def fig17_priors(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
+                 title: str) -> Figure:
+    """A row of drawn slices for each prior; samples: {name: (C, S, S)}, valid: {name: share}."""
+    maps = np.stack(list(samples.values()))
+    figure = new_figure(0.45 + 0.72 * len(maps))
+    show_tiles(figure.subplots(), maps,
+               [f"{name}\n{100 * valid[name]:.1f} % valid" for name in samples])
+    figure.suptitle(title)
+    return figure
+
+
+def fig18_criteria(broken: pd.DataFrame) -> Figure:
+    """How many slices of each kind break each criterion: (criteria, kinds), in %."""
+    figure = new_figure(4.6)
+    ax = figure.subplots()
+    values = broken.to_numpy()
+    shown = np.log10(np.clip(values, 0.05, 100))  # a tenth and ten per cent, both to be seen
+    ax.imshow(shown, cmap="cividis_r", aspect="auto", vmin=np.log10(0.05), vmax=2)
+    ax.set_xticks(range(broken.shape[1]), broken.columns)
+    ax.set_yticks(range(len(broken)), broken.index)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    for (row, column), value in np.ndenumerate(values):
+        ax.text(column, row, f"{value:.1f}" if value else "0", ha="center", va="center",
+                fontsize=8, color="white" if shown[row, column] > 0.7 else "black")
+    figure.suptitle("Slices that break each of the sixteen criteria, %")
+    return figure
+
+
+def fig19_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+                    gain: pd.DataFrame) -> Figure:
+    """Beta over the training for each schedule, and what it gains at the same rate.
+
+    curves: {schedule: (share of the training, beta)}; gain: (seeds, schedules), test Dice above
+    that of constant beta.
+    """
+    figure = new_figure(3.3)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    for (name, (x, beta)), colour in zip(curves.items(), MODEL_COLOURS):
+        left.plot(x, beta, color=colour, label=name, linewidth=1.4)
+    left.set(yscale="log", xlabel="share of the training", ylabel=r"$\beta$")
+    left.legend(frameon=False, loc="lower right")
+    for row, (name, colour) in enumerate(zip(curves, MODEL_COLOURS)):
+        if name not in gain:
+            continue
+        values = gain[name].to_numpy()
+        right.plot(values, np.full(len(values), row), "o", color=colour, markersize=4, alpha=0.6)
+        right.errorbar(values.mean(), row + 0.22, xerr=values.std(ddof=1), fmt="D", color=colour,
+                       markersize=5, capsize=3)
+    right.axvline(0, color=GREY, linestyle="--", linewidth=1)
+    right.set_yticks(range(len(curves)), curves)
+    right.set_ylim(len(curves) - 0.4, -0.4)
+    right.set_xlabel("test Dice above that of constant beta, at the same rate\n"
+                     "(circles: seeds; diamonds: mean and standard deviation)")
+    return figure
+
+
+def fig20_pareto(points: pd.DataFrame, real: Mapping[str, float],
+                 published: Sequence[Mapping] = ()) -> Figure:
+    """Reconstruction against generation: test Dice and the share of valid samples.
+
+    points: one row a model and prior, with panel, model, prior, label, dice, dice_sd, valid,
+    valid_sd; each panel is a protocol. real: {panel: share of valid real slices}. published:
+    protocol.PUBLISHED, drawn in the last panel.
+    """
+    panels = list(dict.fromkeys(points["panel"]))
+    figure = new_figure(4.6)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    colours = dict(zip(dict.fromkeys(points["model"]), MODEL_COLOURS))
+    for ax, panel in zip(axes, panels):
+        for row in points[points["panel"] == panel].itertuples():
+            colour = colours[row.model]
+            ax.errorbar(row.dice, 100 * row.valid, xerr=row.dice_sd, yerr=100 * row.valid_sd,
+                        fmt=PRIOR_MARKERS[row.prior], color=colour, markersize=5.5, elinewidth=0.8,
+                        markerfacecolor="white" if row.prior == "standard" else colour)
+            if row.label:
+                ax.annotate(row.label, (row.dice, 100 * row.valid), xytext=(5, -9),
+                            textcoords="offset points", fontsize=7, color=colour)
+        ax.axhline(100 * real[panel], color=GREY, linestyle="--", linewidth=1)
+        ax.annotate("real test slices", (0.02, 100 * real[panel]), xytext=(0, 3),
+                    xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=7.5,
+                    color=GREY)
+        ax.set(title=panel, xlabel="Dice of test slices", ylim=(0, 107))
+    axes[0].set_ylabel("valid samples, %")
+    for row in published:
+        dice, valid = np.array(row["dice"]), 100 * np.array(row["valid"])
+        axes[-1].errorbar(dice.mean(), valid.mean(), xerr=np.ptp(dice) / 2, yerr=np.ptp(valid) / 2,
+                          fmt="x", color=GREY, markersize=6)
+        axes[-1].annotate(row["title"], (dice.mean(), valid.mean()), xytext=(0, -12), ha="center",
+                          textcoords="offset points", fontsize=7, color=GREY)
+    handles = [Line2D([], [], marker="o", linestyle="", color=c, label=m)
+               for m, c in colours.items()]
+    handles += [Line2D([], [], marker=PRIOR_MARKERS[kind], linestyle="", color=GREY, label=title,
+                       markerfacecolor="white" if kind == "standard" else GREY)
+                for kind, title in (("standard", "prior N(0, I)"), ("gaussian", "fitted Gaussian"),
+                                    ("mixture", "fitted mixture"))]
+    if published:
+        handles.append(Line2D([], [], marker="x", linestyle="", color=GREY, label="published"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False,
+                  fontsize=7.5)
+    return figure
+
+
+def fig21_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 10) -> Figure:
+    """Soft Dice, share of the gradient and drawn area of each class over the first steps.
+
+    steps: columns RV, gradient_RV, area_RV, and so on (train.STEP_COLUMNS); areas: the true mean
+    share of the picture that each structure has.
+    """
+    figure = new_figure(3.1)
+    dice, gradient, area = figure.subplots(1, 3)
+    smooth = steps.rolling(window, min_periods=1).mean()
+    x = np.arange(1, len(steps) + 1)
+    total = smooth[[f"gradient_{label.name}" for label in Label]].sum(axis=1)
+    for label in Label:
+        colour = GREY if label is Label.BACKGROUND else COLOURS[label]
+        name = label.name
+        gradient.plot(x, 100 * smooth[f"gradient_{name}"] / total, color=colour, label=name.replace(
+            "BACKGROUND", "background"), linewidth=1.3)
+        if name in STRUCTURE_NAMES:
+            dice.plot(x, smooth[name], color=colour, linewidth=1.3)
+            area.plot(x, 100 * smooth[f"area_{name}"], color=colour, linewidth=1.3)
+            area.axhline(100 * areas[name], color=colour, linestyle=":", linewidth=1)
+    dice.set(title="soft Dice", ylim=(0, 1), xlabel="step")
+    gradient.set(title="share of the squared gradient, %", ylim=(0, 100), xlabel="step")
+    area.set(title="drawn area, % of the picture (dotted: true)", xlabel="step", ylim=(0, None))
+    figure.legend(*gradient.get_legend_handles_labels(), loc="outside lower center", ncols=4,
+                  frameon=False)
+    return figure
+
+
+def fig22_collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """KL and validation Dice over the epochs of two ways of weight decay."""
+    figure = new_figure(2.9)
+    for ax, column, name in zip(figure.subplots(1, 2), ("train_kl", "validation_dice"),
+                                ("KL, nats", "Dice of validation slices")):
+        for (title, history), colour in zip(histories.items(), PAIR):
+            ax.plot(history["epoch"], history[column], color=colour, label=title, linewidth=1.5)
+        ax.set(xlabel="epoch", ylabel=name, ylim=(0, None))
+    ax.legend(frameon=False)
+    return figure
