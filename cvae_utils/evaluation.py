@@ -39,7 +39,7 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
     """The numbers of one trained VAE, by part of the data they come from.
 
     Dice per class and mean of validation, test and unrotated test slices, reconstructed from mu;
-    KL (nats) of the test slices; active dimensions (mean KL over the training slices above
+    KL (nats) of all three parts; active dimensions (mean KL over the training slices above
     metrics.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first. Of
     `samples` label maps drawn from N(0, I), and of the real test slices: the share of valid ones,
     the same without the rule that MYO closes around LV, and the share without RV; and the spread
@@ -58,12 +58,13 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
         results[f"{name}_dice"] = float(np.mean(np.nansum(dice, axis=1)[present > 0]
                                                 / present[present > 0]))
 
-    test, train = (latents.Posterior(*np.split(
+    test, validation, train = (latents.Posterior(*np.split(
         _by_blocks(lambda part: np.concatenate(latents.encode(vae, part), axis=1), slices.aligned,
-                   split[name]), 2, axis=1)) for name in ("test", "train"))
+                   split[name]), 2, axis=1)) for name in ("test", "validation", "train"))
     kl = metrics.kl_per_dimension(*train)
     results |= {
         "test_kl": float(metrics.kl_per_dimension(*test).sum()),
+        "validation_kl": float(metrics.kl_per_dimension(*validation).sum()),
         "train_kl": float(kl.sum()),
         "active_dimensions": int((kl > metrics.ACTIVE_KL).sum()),
         "kl_order": np.argsort(-kl).tolist(),

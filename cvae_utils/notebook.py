@@ -19,7 +19,10 @@ from cvae_utils import (
     hardware,
     judge,
     latents,
+    metrics,
+    pca,
     profiles,
+    protocol,
     results,
     runs,
     train,
@@ -72,6 +75,14 @@ class Study:
     def seeds(self) -> "list[Study]":
         """This study and the same with the next seeds, of splits and trainings: for spreads."""
         return [self.at(seed=self.seed + n) for n in range(self.profile.seeds)]
+
+    def published(self, every: dataset.Slices) -> "Study":
+        """The same on the protocol of published numbers; every: protocol.every_slice."""
+        split, official = protocol.official_split(every.table, self.seed)
+        other = self.at(profile=self.profile.published,
+                        split_by="official" if official else "patient")
+        other.slices, other.split = every, split
+        return other
 
     def at(self, **changes) -> "Study":
         """The same study with another seed, split_by or profile, for comparison."""
@@ -132,11 +143,36 @@ class Study:
         path, key = run.folder / f"judged-{kind}.json", code_stamp(priors, augment, judge)
         found = read_json(path) if path.is_file() else {}
         if found.get("code") != key:
-            count = max(self.profile.samples, *map(len, self.split.values()))
-            z = self.prior(run, kind).sample(count, self.seed)
+            z = self.prior(run, kind).sample(self._drawn, self.seed)
             found = {"code": key} | self.judge(latents.decode(run.model, z))
             write_json(path, found)
         return found
+
+    def rows(self, model: str, run: runs.Run) -> list[dict]:
+        """A row for each prior of a run: model, beta, seed, prior, the run's results and what it
+        draws from that prior, `judge_run`."""
+        return [{"model": model, "beta": run.config["beta"], "seed": self.seed, "prior": kind,
+                 **run.results, **self.judge_run(run, kind)} for kind in priors.KINDS]
+
+    def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
+        """The same of principal components, with a Gaussian and a mixture of their scores."""
+        scores = {part: basis.encode(self.part(part)) for part in self.split}
+        dice = {f"{part}_dice": float(metrics.dice_per_slice(basis.decode(scores[part]),
+                                                             self.part(part)).mean())
+                for part in ("validation", "test")}
+        bare = {part: latents.Posterior(z, np.full_like(z, -np.inf)) for part, z in scores.items()}
+        found = []
+        for kind in ("gaussian", "mixture"):
+            prior = priors.fit(kind, bare["train"], bare["validation"], self.seed)
+            drawn = basis.decode(prior.sample(self._drawn, self.seed))
+            found.append({"model": model, "beta": np.nan, "seed": self.seed, "prior": kind, **dice,
+                          **self.judge(drawn)})
+        return found
+
+    @property
+    def _drawn(self) -> int:
+        """How many slices are drawn to be judged."""
+        return max(self.profile.samples, *map(len, self.split.values()))
 
     def judge_real(self, part: str) -> dict:
         """The same numbers of the real slices of one part."""

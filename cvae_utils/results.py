@@ -59,6 +59,20 @@ def beside_report(by_patient: dict, by_slice: dict, slices: int) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["quantity", "report", "by patient", "by slice"])
 
 
+def mean_sd(rows: pd.DataFrame, by: str | list[str], columns: dict[str, str],
+            form: str = "{:.3f}") -> pd.DataFrame:
+    """Mean and standard deviation over seeds as text, "0.931 +- 0.004".
+
+    rows: one a seed and whatever `by` names; columns: {column: its title}. A single row has no
+    standard deviation.
+    """
+    groups = rows.groupby(by, sort=False)[list(columns)]
+    mean, sd = groups.mean(), groups.std(ddof=1)
+    text = mean.map(form.format).where(sd.isna(), mean.map(form.format) + " +- "
+                                       + sd.map(form.format))
+    return text.rename(columns=columns)
+
+
 def _plain(value):
     """Numbers as JSON has them, rounded to six significant digits so that diffs stay readable."""
     if isinstance(value, dict):
