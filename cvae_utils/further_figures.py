@@ -1,4 +1,4 @@
-"""Figures of notebook 06, beyond those of the report: data in, Figure out, as in figures.py."""
+"""Figures beyond those of the report: data in, Figure out, as in figures.py."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cvae_utils.figures import GREY, PAIR, new_figure, show_tiles
+from cvae_utils.figures import GREY, PAIR, class_legend, new_figure, show_tiles
 from cvae_utils.labels import COLOURS, STRUCTURE_NAMES, Label
 
 #: Okabe and Ito, in the order in which models appear.
@@ -26,25 +26,7 @@ def fig17_priors(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
     return figure
 
 
-def fig18_criteria(broken: pd.DataFrame) -> Figure:
-    """How many slices of each kind break each criterion: (criteria, kinds), in %."""
-    figure = new_figure(4.6)
-    ax = figure.subplots()
-    values = broken.to_numpy()
-    shown = np.log10(np.clip(values, 0.05, 100))  # a tenth and ten per cent, both to be seen
-    ax.imshow(shown, cmap="cividis_r", aspect="auto", vmin=np.log10(0.05), vmax=2)
-    ax.set_xticks(range(broken.shape[1]), broken.columns)
-    ax.set_yticks(range(len(broken)), broken.index)
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    for (row, column), value in np.ndenumerate(values):
-        ax.text(column, row, f"{value:.1f}" if value else "0", ha="center", va="center",
-                fontsize=8, color="white" if shown[row, column] > 0.7 else "black")
-    figure.suptitle("Slices that break each of the sixteen criteria, %")
-    return figure
-
-
-def fig19_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+def fig18_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
                     gain: pd.DataFrame) -> Figure:
     """Beta over the training for each schedule, and what it gains at the same rate.
 
@@ -72,7 +54,39 @@ def fig19_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     return figure
 
 
-def fig20_pareto(points: pd.DataFrame, real: Mapping[str, float],
+def fig19_sharp(test: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, nearest: np.ndarray,
+                title: str) -> Figure:
+    """What one model rebuilds and draws: four rows of label maps (C, S, S).
+
+    nearest: the training slice that is most like each drawn one.
+    """
+    figure = new_figure(3.5)
+    show_tiles(figure.subplots(), np.stack([test, rebuilt, drawn, nearest]),
+               ["unseen patients", "rebuilt", "drawn", "nearest\ntraining slice"])
+    figure.suptitle(title)
+    class_legend(figure)
+    return figure
+
+
+def fig20_criteria(broken: pd.DataFrame) -> Figure:
+    """How many slices of each kind break each criterion: (criteria, kinds), in %."""
+    figure = new_figure(4.6)
+    ax = figure.subplots()
+    values = broken.to_numpy()
+    shown = np.log10(np.clip(values, 0.05, 100))  # a tenth and ten per cent, both to be seen
+    ax.imshow(shown, cmap="cividis_r", aspect="auto", vmin=np.log10(0.05), vmax=2)
+    ax.set_xticks(range(broken.shape[1]), broken.columns)
+    ax.set_yticks(range(len(broken)), broken.index)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    for (row, column), value in np.ndenumerate(values):
+        ax.text(column, row, f"{value:.1f}" if value else "0", ha="center", va="center",
+                fontsize=8, color="white" if shown[row, column] > 0.7 else "black")
+    figure.suptitle("Slices that break each of the sixteen criteria, %")
+    return figure
+
+
+def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                  published: Sequence[Mapping] = ()) -> Figure:
     """Reconstruction against generation: test Dice and the share of valid samples.
 
@@ -118,7 +132,7 @@ def fig20_pareto(points: pd.DataFrame, real: Mapping[str, float],
     return figure
 
 
-def fig21_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 10) -> Figure:
+def fig22_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 10) -> Figure:
     """Soft Dice, share of the gradient and drawn area of each class over the first steps.
 
     steps: columns RV, gradient_RV, area_RV, and so on (train.STEP_COLUMNS); areas: the true mean
@@ -146,7 +160,7 @@ def fig21_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 
     return figure
 
 
-def fig22_collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def fig23_collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """KL and validation Dice over the epochs of two ways of weight decay."""
     figure = new_figure(2.9)
     for ax, column, name in zip(figure.subplots(1, 2), ("train_kl", "validation_dice"),

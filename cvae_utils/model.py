@@ -6,6 +6,10 @@ from torch import Tensor, nn
 from cvae_utils.labels import CLASS_COUNT
 
 
+#: Without the KL term nothing holds the log-variance, and its exponential must stay finite.
+LOGVAR_RANGE = (-30.0, 20.0)
+
+
 class ConvVAE(nn.Module):
     """Label map -> N(mu, diag exp logvar) over Z latent dimensions -> class scores.
 
@@ -43,7 +47,7 @@ class ConvVAE(nn.Module):
     def encode(self, one_hot: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 4, S, S) -> mu, logvar of q(z|x), each (N, Z)."""
         hidden = self.encoder(one_hot).flatten(1)  # (N, 8C * S/16 * S/16)
-        return self.to_mu(hidden), self.to_logvar(hidden)
+        return self.to_mu(hidden), self.to_logvar(hidden).clamp(*LOGVAR_RANGE)
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, Z) -> class scores before the soft-max, (N, 4, S, S)."""

@@ -151,3 +151,11 @@ def test_model_has_the_gradients_of_the_plain_network(layout):
         for network in (model, other))
     assert_equal([*found, *slopes], [*expected, *plain_slopes])
     assert all(slope.abs().max() > 0 for slope in slopes)
+
+
+def test_log_variance_stays_in_a_range_whose_exponential_is_finite():
+    model = ConvVAE(16, 2, 3)
+    with torch.no_grad():
+        model.to_logvar.bias.copy_(torch.tensor([1e6, -1e6, 0.5]))
+    logvar = model.encode(torch.zeros(1, 4, 16, 16))[1][0]
+    assert logvar[:2].tolist() == [20, -30] and logvar[2] != 0
