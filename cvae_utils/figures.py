@@ -167,10 +167,11 @@ def fig03_alignment(original: np.ndarray, cropped: np.ndarray, rotated: np.ndarr
     return figure
 
 
-def fig04_generation(samples: Mapping[float, np.ndarray], table: pd.DataFrame) -> Figure:
+def fig04_generation(samples: Mapping[float | str, np.ndarray], table: pd.DataFrame) -> Figure:
     """Samples from N(0, I), a row per beta, and the share of valid ones.
 
-    samples: {beta: (C, S, S)}; table: indexed by beta, with valid_prior and valid_real.
+    samples: {beta: (C, S, S)}, or the name of a baseline instead of beta; table: indexed by beta,
+    with valid_prior and valid_real.
     """
     figure, left, right = _study_figure(samples)
     show_tiles(left, np.stack(list(samples.values())), _beta_names(samples))
@@ -183,12 +184,13 @@ def fig04_generation(samples: Mapping[float, np.ndarray], table: pd.DataFrame) -
     return figure
 
 
-def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float, np.ndarray],
-                         table: pd.DataFrame) -> Figure:
+def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float | str, np.ndarray],
+                         table: pd.DataFrame, baselines: Mapping[str, float] = {}) -> Figure:
     """Test slices and their reconstructions, a row per beta, and the Dice per class.
 
-    originals: (C, S, S); rebuilt: {beta: (C, S, S)}; table: indexed by beta, with test_dice and
-    test_dice_RV, _MYO, _LV.
+    originals: (C, S, S); rebuilt: {beta: (C, S, S)}, or the name of a baseline instead of beta;
+    table: indexed by beta, with test_dice and test_dice_RV, _MYO, _LV. baselines: {name: mean Dice}
+    become lines across.
     """
     figure, left, right = _study_figure(rebuilt, extra_rows=1)
     show_tiles(left, np.stack([originals, *rebuilt.values()]),
@@ -196,6 +198,10 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float, np.ndarr
     figure.suptitle("Reconstructions of test slices, and their Dice")
     _beta_curve(right, table, {"test_dice": "mean"} | {f"test_dice_{n}": n for n in
                                                        STRUCTURE_NAMES}, "Dice of test slices", 1)
+    for name, dice in baselines.items():
+        right.axhline(dice, color=GREY, linestyle="--", linewidth=1)
+        right.annotate(name, (table.index.min(), dice), xytext=(0, -10), color=GREY, fontsize=8,
+                       textcoords="offset points")
     right.set_ylim(top=1)
     right.legend(frameon=False)
     return figure
@@ -209,8 +215,9 @@ def _study_figure(rows: Mapping, extra_rows: int = 0) -> tuple[Figure, Axes, Axe
     return figure, left, right
 
 
-def _beta_names(betas) -> list[str]:
-    return [rf"$\beta$ = {beta:g}" for beta in betas]
+def _beta_names(rows) -> list[str]:
+    """Names of rows that are betas, or have a name of their own."""
+    return [row if isinstance(row, str) else rf"$\beta$ = {row:g}" for row in rows]
 
 
 def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label: str,

@@ -70,55 +70,60 @@ def fig19_sharp(test: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, neares
 
 def fig20_criteria(broken: pd.DataFrame) -> Figure:
     """How many slices of each kind break each criterion: (criteria, kinds), in %."""
-    figure = new_figure(4.6)
+    figure = new_figure(4.4)
     ax = figure.subplots()
     values = broken.to_numpy()
-    shown = np.log10(np.clip(values, 0.05, 100))  # a tenth and ten per cent, both to be seen
-    ax.imshow(shown, cmap="cividis_r", aspect="auto", vmin=np.log10(0.05), vmax=2)
+    shown = np.sqrt(values)  # a tenth and ten per cent, both to be seen
+    ax.imshow(shown, cmap="Blues", aspect="auto", vmin=0, vmax=max(shown.max(), 1))
     ax.set_xticks(range(broken.shape[1]), broken.columns)
     ax.set_yticks(range(len(broken)), broken.index)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     for (row, column), value in np.ndenumerate(values):
         ax.text(column, row, f"{value:.1f}" if value else "0", ha="center", va="center",
-                fontsize=8, color="white" if shown[row, column] > 0.7 else "black")
+                fontsize=8, color="white" if shown[row, column] > 0.6 * shown.max() else "black")
     figure.suptitle("Slices that break each of the sixteen criteria, %")
     return figure
 
 
 def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                  published: Sequence[Mapping] = ()) -> Figure:
-    """Reconstruction against generation: test Dice and the share of valid samples.
+    """Reconstruction against generation: test Dice and the share of samples that are not valid.
 
-    points: one row a model and prior, with panel, model, prior, label, dice, dice_sd, valid,
-    valid_sd; each panel is a protocol. real: {panel: share of valid real slices}. published:
-    protocol.PUBLISHED, drawn in the last panel.
+    points: one row a model and prior, with panel, family, label, prior, dice, dice_sd, valid,
+    valid_sd; each panel is a protocol, and a line joins the priors of one model. real: {panel:
+    share of valid real slices}. published: protocol.PUBLISHED, drawn in the last panel. The axis
+    of validity is logarithmic in what is not valid, and ends where a thousand samples do.
     """
     panels = list(dict.fromkeys(points["panel"]))
-    figure = new_figure(4.6)
+    figure = new_figure(4.8)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    colours = dict(zip(dict.fromkeys(points["model"]), MODEL_COLOURS))
+    colours = dict(zip(dict.fromkeys(points["family"]), MODEL_COLOURS))
     for ax, panel in zip(axes, panels):
-        for row in points[points["panel"] == panel].itertuples():
-            colour = colours[row.model]
-            ax.errorbar(row.dice, 100 * row.valid, xerr=row.dice_sd, yerr=100 * row.valid_sd,
-                        fmt=PRIOR_MARKERS[row.prior], color=colour, markersize=5.5, elinewidth=0.8,
-                        markerfacecolor="white" if row.prior == "standard" else colour)
-            if row.label:
-                ax.annotate(row.label, (row.dice, 100 * row.valid), xytext=(5, -9),
-                            textcoords="offset points", fontsize=7, color=colour)
-        ax.axhline(100 * real[panel], color=GREY, linestyle="--", linewidth=1)
-        ax.annotate("real test slices", (0.02, 100 * real[panel]), xytext=(0, 3),
-                    xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=7.5,
-                    color=GREY)
-        ax.set(title=panel, xlabel="Dice of test slices", ylim=(0, 107))
-    axes[0].set_ylabel("valid samples, %")
+        for label, rows in points[points["panel"] == panel].groupby("label", sort=False):
+            colour = colours[rows["family"].iloc[0]]
+            broken = _not_valid(rows["valid"])
+            ax.plot(rows["dice"], broken, color=colour, linewidth=0.8, alpha=0.6)
+            for row, height in zip(rows.itertuples(), broken):
+                ax.errorbar(row.dice, height, xerr=row.dice_sd, fmt=PRIOR_MARKERS[row.prior],
+                            color=colour, markersize=5.5, elinewidth=0.8,
+                            markerfacecolor="white" if row.prior == "standard" else colour)
+            ax.annotate(label, (rows["dice"].iloc[0], broken.max()), xytext=(0, -11), ha="center",
+                        textcoords="offset points", fontsize=7, color=colour)
+        mark = _not_valid(real[panel])
+        ax.axhline(mark, color=GREY, linestyle="--", linewidth=1)
+        ax.annotate("real test slices", (0.02, mark), xytext=(0, 3), fontsize=7.5, color=GREY,
+                    xycoords=("axes fraction", "data"), textcoords="offset points")
+        ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(160, 0.08))
     for row in published:
-        dice, valid = np.array(row["dice"]), 100 * np.array(row["valid"])
-        axes[-1].errorbar(dice.mean(), valid.mean(), xerr=np.ptp(dice) / 2, yerr=np.ptp(valid) / 2,
-                          fmt="x", color=GREY, markersize=6)
-        axes[-1].annotate(row["title"], (dice.mean(), valid.mean()), xytext=(0, -12), ha="center",
+        dice, broken = np.array(row["dice"]), _not_valid(np.array(row["valid"]))
+        axes[-1].plot(dice, np.sort(broken)[::-1], "x-", color=GREY, markersize=6)
+        axes[-1].annotate(row["title"], (dice.mean(), broken.max()), xytext=(0, -11), ha="center",
                           textcoords="offset points", fontsize=7, color=GREY)
+    if published:
+        axes[-1].margins(x=0.15)
+    axes[0].set_yticks([100, 10, 1, 0.1], ["100", "10", "1", "0.1 or less"])
+    axes[0].set_ylabel("samples that are not valid, %")
     handles = [Line2D([], [], marker="o", linestyle="", color=c, label=m)
                for m, c in colours.items()]
     handles += [Line2D([], [], marker=PRIOR_MARKERS[kind], linestyle="", color=GREY, label=title,
@@ -130,6 +135,11 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False,
                   fontsize=7.5)
     return figure
+
+
+def _not_valid(share):
+    """A share of valid slices as per cent that are not, at least the 0.1 that 1000 can show."""
+    return np.maximum(100 * (1 - share), 0.1)
 
 
 def fig22_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 10) -> Figure:

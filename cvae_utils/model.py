@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from cvae_utils.labels import CLASS_COUNT
 
-
 #: Without the KL term nothing holds the log-variance, and its exponential must stay finite.
 LOGVAR_RANGE = (-30.0, 20.0)
 

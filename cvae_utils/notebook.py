@@ -157,9 +157,13 @@ class Study:
     def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
         """The same of principal components, with a Gaussian and a mixture of their scores."""
         scores = {part: basis.encode(self.part(part)) for part in self.split}
-        dice = {f"{part}_dice": float(metrics.dice_per_slice(basis.decode(scores[part]),
-                                                             self.part(part)).mean())
-                for part in ("validation", "test")}
+        dice = {}
+        for name, maps in (("validation", self.part("validation")), ("test", self.part("test")),
+                           ("unrotated", self.slices.unrotated[self.split["test"]])):
+            by_class = metrics.dice_per_class(basis.decode(basis.encode(maps)), maps)
+            dice[f"{name}_dice"] = float(np.nanmean(by_class, axis=1).mean())
+            dice |= {f"{name}_dice_{structure}": value for structure, value in
+                     metrics.mean_by_class(by_class).items()}
         bare = {part: latents.Posterior(z, np.full_like(z, -np.inf)) for part, z in scores.items()}
         found = []
         for kind in ("gaussian", "mixture"):

@@ -53,6 +53,11 @@ class Profile:
                        **FURTHER[self.name]["sharp"])
 
     @property
+    def thrifty(self) -> "Profile":
+        """`sharp`, trained for longer still: what few nats can tell is learnt slowly."""
+        return replace(self.sharp, name=f"{self.name}-thrifty", **FURTHER[self.name]["thrifty"])
+
+    @property
     def seeds(self) -> int:
         """Splits and trainings, where a number comes with its spread."""
         return FURTHER[self.name]["seeds"]
@@ -77,12 +82,13 @@ PROFILES = {
 #: What notebook 06 changes in a profile, and how often it repeats a training. Not in the profile
 #: itself, because a run's name depends on all that is in there.
 FURTHER = {
-    "smoke": {"sharp": {"epochs": 30}, "published": {"epochs": 20}, "seeds": 2},
+    "smoke": {"sharp": {"epochs": 30}, "thrifty": {}, "published": {"epochs": 20}, "seeds": 2},
     "quick": {"sharp": {"base_channels": 24, "epochs": 60, "patience": 60},
+              "thrifty": {"epochs": 100, "patience": 100},
               "published": {"size": 128, "epochs": 25, "patience": 25}, "seeds": 3},
     "report": {"sharp": {"learning_rate": 5e-4, "decay": "cosine", "warmup_steps": 50,
                          "patience": 180},
-               "published": {"size": 128, "learning_rate": 5e-4, "decay": "cosine",
+               "thrifty": {}, "published": {"size": 128, "learning_rate": 5e-4, "decay": "cosine",
                              "warmup_steps": 50, "patience": 180}, "seeds": 3},
 }
 
