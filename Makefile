@@ -1,4 +1,4 @@
-# make run    virtual environment, packages, the five notebooks from top to bottom, figures
+# make run    virtual environment, packages, the notebooks from top to bottom, figures
 # make test   the same set-up; unit tests, then the notebooks against their stored outputs
 # make lab    the same set-up; JupyterLab
 # make lint   ruff

@@ -181,6 +181,20 @@ def _dice(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return total / np.maximum(present, 1)
 
 
+def neighbour_distance(points: np.ndarray, described: np.ndarray, neighbours: int = 15) -> float:
+    """How unlike the neighbours in a space are: 0 as if copies, 1 as slices at random.
+
+    points: (N, D) in that space; described: (N, K), what likeness is measured by. The mean distance
+    in `described` of each slice to its nearest others in `points`, over the mean of all pairs.
+    """
+    _expect_clouds(points, points, neighbours + 1)
+    nearest = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(
+        return_distance=False)  # (N, neighbours), without the slice itself
+    apart = cdist(described, described)
+    return float(np.take_along_axis(apart, nearest, axis=1).mean()
+                 / (apart.sum() / (len(points) * (len(points) - 1))))
+
+
 def criteria(maps: np.ndarray, mm_per_pixel) -> pd.DataFrame:
     """Which of CRITERIA each label map (N, S, S) breaks: bool (N, 16), True where broken.
 

@@ -21,6 +21,7 @@ from cvae_utils import (
     latents,
     metrics,
     pca,
+    phantom,
     profiles,
     protocol,
     results,
@@ -85,11 +86,20 @@ class Study:
         return other
 
     def at(self, **changes) -> "Study":
-        """The same study with another seed, split_by or profile, for comparison."""
+        """The same study with another seed, split_by, profile or source, for comparison."""
         other = replace(self, **changes)
-        if other.profile.size == self.profile.size:
+        if other.profile.size == self.profile.size and other.source is self.source:
             other.slices = self.slices
         return other
+
+    def with_known_factors(self) -> "Study":
+        """The same on a phantom in which the factors of a slice are drawn independently of each
+        other, of the group and of the level: see disentanglement.phantom_factors."""
+        patients = self.profile.phantom_patients
+        root = phantom.write_phantom(
+            self.data_folder / "raw" / f"phantom-{patients}-independent-seed{self.seed}",
+            patients=patients, seed=self.seed, independent=True, images=False)
+        return self.at(source=dataset.open_source("phantom", root))
 
     def run(self, beta: float, schedule: str = "constant", split_by: str = "",
             rate: float = 0.0) -> runs.Run:

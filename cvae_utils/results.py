@@ -118,11 +118,40 @@ def readme_tables(results: dict, report: dict | None = None) -> dict[str, str]:
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
         ),
     }
+    if "06_beyond_the_report" in results:
+        tables |= _further_tables(results["06_beyond_the_report"])
     if "run" in results:  # not there while only cached runs have been used
         run = results["run"]
-        tables["time"] = (f"From nothing, the five notebooks took {run['minutes']:.1f} minutes "
+        tables["time"] = (f"From nothing, the notebooks took {run['minutes']:.1f} minutes "
                           f"together ({run['machine']}; {run['data']}).")
     return tables
+
+
+def _further_tables(found: dict) -> dict[str, str]:
+    """Of notebook 06: means over seeds, each with a split and a training of its own."""
+    real = pd.DataFrame(found["real"]).mean(numeric_only=True)
+    seeds = len(found["real"])
+    notes = (f"Means +- standard deviations over {seeds} seeds, each with a split of the patients, "
+             f"a training and samples of its own. {found['data']} and the next {seeds - 1}.")
+
+    def table(rows: list[dict], by: list[str] | str, columns: dict[str, str]) -> str:
+        text = mean_sd(pd.DataFrame(rows), by, columns).reset_index()
+        return markdown_table(list(text.columns), text.astype(str).to_numpy().tolist()) + f"\n\n{notes}"
+
+    return {
+        "beyond": table(found["final"], "chosen", {
+            "test_dice": "test Dice", "test_kl": "KL, nats", "valid": "valid samples",
+            "valid_open_wall": "the same, wall may be open", "test_coverage": "coverage",
+            "distance": "distance to the nearest training slice, over real"})
+        + f" Real test slices: {real['valid']:.3f} valid, {real['valid_open_wall']:.3f} where the "
+          f"wall may be open, coverage {real['coverage']:.3f}, distance 1.",
+        "schedules": table(found["schedules"], "schedule", {
+            "test_dice": "test Dice", "gain": "above none", "train_kl": "KL of training slices",
+            "test_kl": "KL of test slices"}),
+        "splits": table(found["splits"], "beta", {
+            "slice": "test Dice, split by slice", "patient": "split by patient",
+            "difference": "difference"}),
+    }
 
 
 def _beta_table(results: dict) -> str:

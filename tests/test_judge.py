@@ -304,3 +304,15 @@ MAPS, CLOUD = np.zeros((3, 8, 8), dtype=np.uint8), np.zeros((4, 2))
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# ------------------------------------------------------------------------------------- neighbours
+def test_neighbours_are_told_by_what_describes_them():
+    """Slices at 0, 1, 10, 11: neighbours lie 1 apart, pairs (1 + 10 + 11 + 9 + 10 + 1) / 6 = 7."""
+    x = np.array([[0.0], [1], [10], [11]])
+    assert judge.neighbour_distance(x, x, neighbours=1) == pytest.approx(1 / 7)
+    crossed = np.array([[0.0], [10], [1], [11]])  # 0 next to 10, and 1 next to 11
+    assert judge.neighbour_distance(crossed, x, neighbours=1) == pytest.approx(10 / 7)
+    assert judge.neighbour_distance(x, x, neighbours=3) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least 6 points"):
+        judge.neighbour_distance(x, x, neighbours=5)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cvae_utils import results
@@ -244,3 +245,38 @@ def test_gpu_has_a_table_of_its_own_with_the_whole_report(benchmarks):
 
 def test_table_in_markdown():
     assert results.markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_numbers_of_several_seeds_become_mean_and_deviation():
+    rows = pd.DataFrame({"model": ["a", "a", "b"], "dice": [0.9, 0.92, 0.5],
+                         "kl": [1.0, 3.0, np.nan]})
+    table = results.mean_sd(rows, "model", {"dice": "Dice", "kl": "KL"}, "{:.2f}")
+    assert table["Dice"].to_dict() == {"a": "0.91 +- 0.01", "b": "0.50"}
+    assert table["KL"]["a"] == "2.00 +- 1.41"
+
+
+@pytest.fixture
+def further():
+    """What notebook 06 records, in short."""
+    final = [{"chosen": "sharp: A", "test_dice": d, "test_kl": 70.0, "valid": 0.99, "more_valid": 0,
+              "valid_open_wall": 0.995, "test_coverage": 0.8, "more_coverage": 0, "distance": 0.95}
+             for d in (0.93, 0.94)]
+    real = [{"model": "real", "seed": n, "valid": 0.98, "valid_open_wall": 0.99, "coverage": 0.7}
+            for n in range(2)]
+    schedules = [{"schedule": "linear", "seed": n, "test_dice": 0.86, "gain": 0.01 * n,
+                  "train_kl": 6.0, "test_kl": 6.1} for n in range(2)]
+    splits = [{"beta": 1.0, "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
+              for n in range(2)]
+    return {"final": final, "real": real, "schedules": schedules, "splits": splits,
+            "data": "Data: A; seed 0", "claims": []}
+
+
+def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
+    tables = readme_tables(study | {"06_beyond_the_report": further})
+    assert {"beyond", "schedules", "splits"} <= set(tables)
+    assert "| sharp: A | 0.935 +- 0.007 | 70.000 +- 0.000 |" in tables["beyond"]
+    assert "over 2 seeds" in tables["beyond"] and "seed 0 and the next 1" in tables["beyond"]
+    assert "Real test slices: 0.980 valid, 0.990 where" in tables["beyond"]
+    assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
+    assert "0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
+    assert "beyond" not in readme_tables(study)
