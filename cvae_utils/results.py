@@ -136,7 +136,8 @@ def _further_tables(found: dict) -> dict[str, str]:
 
     def table(rows: list[dict], by: list[str] | str, columns: dict[str, str]) -> str:
         text = mean_sd(pd.DataFrame(rows), by, columns).reset_index()
-        return markdown_table(list(text.columns), text.astype(str).to_numpy().tolist()) + f"\n\n{notes}"
+        rows = text.astype(str).to_numpy().tolist()
+        return f"{markdown_table(list(text.columns), rows)}\n\n{notes}"
 
     return {
         "beyond": table(found["final"], "chosen", {
