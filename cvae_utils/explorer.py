@@ -8,6 +8,7 @@ events of a slider, and then sends the newest alone, so pictures never lag behin
 
 import contextlib
 import html
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ NO_RUN = ("<b>There is no trained run to explore.</b> Train one with notebook 02
 STYLE = """<style>
 .cvae-explorer .widget-label {font-size: 12px}
 .cvae-explorer .widget-inline-hbox .widget-label {text-align: left}
-.cvae-slider .widget-label {overflow: hidden; text-overflow: ellipsis}
+.cvae-slider .widget-label {white-space: normal; line-height: 13px; height: auto;
+  max-height: 28px; align-self: center}
 .cvae-selected {background: #FBE3D3; border-radius: 3px}
 .cvae-explorer img {background: white; image-rendering: pixelated; object-fit: contain}
 .cvae-heart {border: 1px solid #DDDDDD}
@@ -73,6 +75,8 @@ class Explorer:
         self._panels: dict[int, tuple[Live, ...]] = {}  # by the run's place; of one prior
         self._drawn_strip = None, None
         self._start_again: Callable[[], None] | None = None
+        # JupyterLab answers some controls in the main thread and others in one beside it.
+        self._one_at_a_time = threading.RLock()
         self._following = True  # False while controls are set by the explorer, not by a hand
         problems = []
         for index in range(len(self._runs)):
@@ -127,7 +131,8 @@ class Explorer:
         self.reset = button("back to start", self.state.back, "undo all moves since the start")
         groups = groups_of(self.state.atlas.table["group"])
         self.group = widgets.Dropdown(options=[("choose group", "-"), ("all", ""),
-                                               *((g, g) for g in groups)], layout=short)
+                                               *((g, g) for g in groups)],
+                                      layout=widgets.Layout(width="128px"))
         self.phase = widgets.Dropdown(options=[("ED and ES", ""), ("ED", "ED"), ("ES", "ES")],
                                       layout=short)
         self.load = button("load patients", self._load, "read the label data to start from",
@@ -194,23 +199,25 @@ class Explorer:
     # ------------------------------------------------------------------------------ actions
     def _act(self, act: Callable[[], None]) -> None:
         """Do what a control asks for, then show where that leads; say so if it cannot be done."""
-        if not self._following:
-            return
-        self.message.value = ""
-        try:
-            act()
-        except (ValueError, OSError) as error:
-            self.message.value = f"<b>{html.escape(str(error))}</b>"
-        self.refresh()
+        with self._one_at_a_time:
+            if not self._following:
+                return
+            self.message.value = ""
+            try:
+                act()
+            except (ValueError, OSError) as error:
+                self.message.value = f"<b>{html.escape(str(error))}</b>"
+            self.refresh()
 
     @contextlib.contextmanager
     def _set_controls(self):
         """Within this, changed controls are not moves of a hand."""
-        before, self._following = self._following, False
-        try:
-            yield
-        finally:
-            self._following = before
+        with self._one_at_a_time:
+            before, self._following = self._following, False
+            try:
+                yield
+            finally:
+                self._following = before
 
     def _open(self, index: int) -> None:
         """Show a run of the list.

@@ -3,6 +3,7 @@
 import io
 import itertools
 import shutil
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -430,6 +431,32 @@ def test_group_stays_in_a_run_without_the_prior(atlas, other):
     alone = Explorer([other])
     alone.group.value = "HCM"
     assert pictures(panel) == pictures(alone)
+
+
+def test_controls_that_are_used_at_once_wait_for_each_other(atlas, other, monkeypatch):
+    """JupyterLab answers them in two threads."""
+    panel = Explorer([with_priors(atlas), with_priors(other)])
+    opening, opened, steps = panel.state.open, threading.Event(), []
+
+    def slow(atlas):
+        opened.set()
+        hand.join(0.5)  # who waits for this, and does not change anything meanwhile
+        steps.append(panel.state.prior.kind)
+        opening(atlas)
+
+    def choose():
+        opened.wait(5)
+        panel.prior.value = "gaussian"
+
+    monkeypatch.setattr(panel.state, "open", slow)
+    hand = threading.Thread(target=choose)
+    hand.start()
+    panel.run.value = 1
+    hand.join(10)
+    assert steps == ["standard"] and panel.message.value == ""
+    assert (panel.run.value, panel.prior.value, panel.state.prior.kind) == (1, "gaussian",
+                                                                           "gaussian")
+    assert shows(panel, CENTRE) and panel.sliders[0].description == "axis 1  deed 0"
 
 
 # ---------------------------------------------------------------------------------- the patients
