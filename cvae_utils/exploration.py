@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvae_utils import latents, metrics
-from cvae_utils.atlas import Atlas
+from cvae_utils.atlas import Atlas, Coordinates
 from cvae_utils.dataset import Slices
 from cvae_utils.labels import STRUCTURE_NAMES, STRUCTURES
 from cvae_utils.latents import LIMIT
@@ -18,13 +18,16 @@ STRIP_STEPS = 13  # every 0.5 from -3 to 3
 class View:
     """One latent point z (Z,) and all that is shown of it.
 
-    label_map, start_map: (S, S), the decoded heart and the one that the walk began with;
-    dimension: the selected one; strip: (STRIP_STEPS, S, S), its traversal through z; point (2,)
-    and path (STRIP_STEPS, 2): z and the strip in the UMAP plane; dice_to_mean: Dice of the heart to
-    the mean shape; measures: name and value of each live measurement.
+    u: (Z,), the same point in `coordinates`; label_map, start_map: (S, S), the decoded heart and
+    the one that the walk began with; dimension: the selected coordinate; strip: (STRIP_STEPS, S,
+    S), its traversal through z; point (2,) and path (STRIP_STEPS, 2): z and the strip in the UMAP
+    plane; dice_to_mean: Dice of the heart to the mean shape; measures: name and value of each live
+    measurement.
     """
 
     z: np.ndarray
+    u: np.ndarray
+    coordinates: Coordinates
     label_map: np.ndarray
     start_map: np.ndarray
     dimension: int
@@ -36,7 +39,12 @@ class View:
 
     @property
     def value(self) -> float:
-        return float(self.z[self.dimension])
+        return float(self.u[self.dimension])
+
+    @property
+    def label(self) -> str:
+        """Of the selected coordinate."""
+        return self.coordinates.label(self.dimension)
 
 
 class SliceSearch:
@@ -70,53 +78,108 @@ class Exploration:
     """The state of an explorer: a run (`atlas`), a point `z` (Z,), the selected `dimension`, and
     the `start` (Z,) whose heart is drawn as an outline, with its name in `start_name`.
 
+    A walk moves along `coordinates`, in which z is `u` (Z,), and draws from `prior`; see `use`.
     labels: called with a picture's side in pixels, gives the aligned slices (dataset.Slices) that a
     walk can start from; without it there are no patients and no nearest training slice.
     """
 
     def __init__(self, atlas: Atlas, labels: Callable[[int], Slices] | None = None):
         self._labels = labels
+        self._chosen = "standard", "dimensions"
         self.slices: Slices | None = None
         self._training: dict[str, SliceSearch | None] = {}
         self.open(atlas)
 
     # ------------------------------------------------------------------------- going somewhere
     def open(self, atlas: Atlas) -> None:
-        """Another run, at its mean heart. If that raises, everything stays as it was."""
+        """Another run, at its mean heart. If that raises, everything stays as it was.
+
+        The prior stays too; a run that does not have it opens with N(0, I).
+        """
         if self.slices is not None:
             self._read_labels(atlas.run.model.size)
         self.atlas = atlas
         self._training.clear()
-        self.order = ([d for d in atlas.ranking["dimension"] if d in atlas.active]
-                      + [d for d in atlas.ranking["dimension"] if d not in atlas.active])
-        self.dimension = self.order[0]
-        self._mean_shape = self._decode(np.zeros((1, self.latent_dim)))[0]
         self._strip_key = None
-        self.begin(np.zeros(self.latent_dim), "mean heart")
+        prior, coordinates = self._chosen
+        there = atlas.kinds if coordinates == "axes" else atlas.priors
+        self.use(prior if prior in there else "standard", coordinates)
+
+    def use(self, prior: str, coordinates: str = "axes") -> None:
+        """Draw from a prior of the run, and begin at the mean heart.
+
+        coordinates: "axes" moves along the prior's principal axes, in standard deviations; those of
+        N(0, I) are the latent dimensions. "dimensions" moves along these whatever the prior. The
+        mean heart is that of the coordinates. Raises ValueError, and changes nothing, if the run
+        has no such prior, or if what its axes do is not known.
+        """
+        if coordinates not in ("axes", "dimensions"):
+            raise ValueError(f"coordinates: expected axes or dimensions, found {coordinates!r}")
+        if prior not in self.atlas.priors:
+            raise ValueError(f"{self.atlas.name}: expected a prior of "
+                             f"{', '.join(self.atlas.priors)}, found {prior!r}")
+        self.coordinates = self.atlas.coordinates(prior if coordinates == "axes" else "standard")
+        self.prior = self.atlas.priors[prior]
+        self._chosen = prior, coordinates
+        self.dimension = self.order[0]
+        self._mean_shape = self._decode(self.coordinates.prior.mean[None])[0]
+        self.to_mean()
 
     @property
     def latent_dim(self) -> int:
         return self.atlas.run.model.latent_dim
 
+    @property
+    def order(self) -> list[int]:
+        """The coordinates as a list shows them."""
+        return self.coordinates.order
+
+    @property
+    def z(self) -> np.ndarray:
+        """Where the walk is, (Z,). To be set: what is read is a copy."""
+        return self._z.copy()
+
+    @z.setter
+    def z(self, z: np.ndarray) -> None:
+        self._stand(z, self.coordinates.prior.to_axes(z))
+
+    @property
+    def u(self) -> np.ndarray:
+        """z in the coordinates, (Z,). To be set likewise."""
+        return self._u.copy()
+
+    @u.setter
+    def u(self, u: np.ndarray) -> None:
+        self._stand(self.coordinates.prior.from_axes(u), u)
+
+    def _stand(self, z: np.ndarray, u: np.ndarray) -> None:
+        # Both are kept: a move must leave the other coordinates as they are, to the last digit.
+        self._z, self._u = (np.array(point, dtype=np.float32) for point in (z, u))
+
     def begin(self, z: np.ndarray, name: str, crop_mm: float | None = None) -> None:
         """Start again from z (Z,). crop_mm: side of the slice it comes from; generated hearts have
         none, and then nothing is said in millimetres."""
-        self.z = np.asarray(z, dtype=np.float32).copy()
-        self.start, self.start_name, self.crop_mm = self.z.copy(), name, crop_mm
+        self.z = np.asarray(z, dtype=np.float32)
+        self.start, self.start_name, self.crop_mm = self.z, name, crop_mm
         self._way: tuple[np.ndarray, np.ndarray] | None = None
         self.share = 0.0  # of the way from ED to ES
         self._start_map = self.decode()
 
     def move(self, dimension: int, value: float) -> None:
-        """Select a dimension and give it a value."""
-        self.dimension = dimension
-        self.z[dimension] = value
+        """Select a coordinate and give it a value."""
+        u = self.u
+        u[dimension] = value
+        self.dimension, self.u = dimension, u
 
     def back(self) -> None:
         """Return to the start."""
-        self.z = self.start.copy()
+        self.z = self.start
         if self._way:
             self.share, self.crop_mm = 0.0, self._way_mm[0]
+
+    def to_mean(self) -> None:
+        """Start from the mean of the coordinates' prior: z = 0 of N(0, I)."""
+        self.begin(self.coordinates.prior.mean, "mean heart")
 
     def to_group(self, group: str, phase: str) -> None:
         """Start from the mean of mu over training slices of a group and a phase ('' is any)."""
@@ -124,8 +187,12 @@ class Exploration:
         self.begin(self.atlas.group_mean(group, phase), f"mean of {name}")
 
     def to_random(self, generator: np.random.Generator) -> None:
-        """Start from a sample of the prior, N(0, I)."""
-        self.begin(generator.standard_normal(self.latent_dim), "a sample of N(0, I)")
+        """Start from a sample of the prior."""
+        if self.prior.kind == "standard":
+            self.begin(generator.standard_normal(self.latent_dim), "a sample of N(0, I)")
+        else:
+            z = self.prior.sample(1, generator.integers(2**63))[0]
+            self.begin(z, f"a sample of the {self.prior.title}")
 
     def load_labels(self) -> Slices:
         """The slices to start from, of this run's size; the first time this may take seconds.
@@ -172,9 +239,10 @@ class Exploration:
         """All there is to see of z."""
         label_map = self.decode()
         strip, path = self.strip()
-        return View(z=self.z.copy(), label_map=label_map, start_map=self._start_map,
-                    dimension=self.dimension, strip=strip, point=self.place(), path=path,
-                    dice_to_mean=self.dice_to_mean(label_map), measures=self.measure(label_map))
+        return View(z=self.z, u=self.u, coordinates=self.coordinates, label_map=label_map,
+                    start_map=self._start_map, dimension=self.dimension, strip=strip,
+                    point=self.place(), path=path, dice_to_mean=self.dice_to_mean(label_map),
+                    measures=self.measure(label_map))
 
     def _decode(self, z: np.ndarray) -> np.ndarray:
         return latents.decode(self.atlas.run.model, z)
@@ -188,10 +256,9 @@ class Exploration:
         return latents.place(self.z[None], self.atlas.posterior.mu, self.atlas.plane)[0]
 
     def strip(self) -> tuple[np.ndarray, np.ndarray]:
-        """The traversal of the selected dimension through z, (STRIP_STEPS, S, S), and its path in
-        the UMAP plane. It stays the same while only that dimension moves."""
-        path = np.repeat(self.z[None], STRIP_STEPS, axis=0)
-        path[:, self.dimension] = np.linspace(-LIMIT, LIMIT, STRIP_STEPS)
+        """The traversal of the selected coordinate through z, (STRIP_STEPS, S, S), and its path in
+        the UMAP plane. It stays the same while only that coordinate moves."""
+        path = self._through(np.linspace(-LIMIT, LIMIT, STRIP_STEPS))
         if path.tobytes() != self._strip_key:
             self._strip = self._decode(path), latents.place(path, self.atlas.posterior.mu,
                                                             self.atlas.plane)
@@ -199,11 +266,15 @@ class Exploration:
         return self._strip
 
     def sweep(self, frames: int) -> np.ndarray:
-        """Hearts (frames, S, S) of the selected dimension from -3 to 3 and back, through z."""
+        """Hearts (frames, S, S) of the selected coordinate from -3 to 3 and back, through z."""
         values = LIMIT * -np.cos(np.linspace(0, 2 * np.pi, frames, endpoint=False))
-        path = np.repeat(self.z[None], frames, axis=0)
+        return self._decode(self._through(values))
+
+    def _through(self, values: np.ndarray) -> np.ndarray:
+        """z with the selected coordinate at each of these values (K,), (K, Z)."""
+        path = np.repeat(self.u[None], len(values), axis=0)
         path[:, self.dimension] = values
-        return self._decode(path)
+        return self.coordinates.prior.from_axes(path)
 
     def dice_to_mean(self, label_map: np.ndarray) -> float:
         """Dice of a heart (S, S) to the mean shape."""
@@ -226,8 +297,8 @@ class Exploration:
                 ("wall thickness", thickness if pixels["MYO"] else "none"),
                 ("anatomy", "; ".join(metrics.broken_rules(label_map)) or "valid"),
                 ("nearest training slice", self.nearest(label_map))]
-        if beyond := np.flatnonzero(np.abs(self.z) > LIMIT + 0.05).tolist():
-            shown = ", ".join(f"z{d} {self.z[d]:.1f}" for d in beyond[:3])
+        if beyond := np.flatnonzero(np.abs(self.u) > LIMIT + 0.05).tolist():
+            shown = ", ".join(f"{self.coordinates.label(d)} {self.u[d]:.1f}" for d in beyond[:3])
             rows.append((f"beyond \N{PLUS-MINUS SIGN}{LIMIT:g}",
                          shown + (f" and {len(beyond) - 3} more" if len(beyond) > 3 else "")))
         return rows

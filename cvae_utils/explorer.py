@@ -1,4 +1,5 @@
-"""The latent explorer: a slider per latent dimension, and panels that follow every move.
+"""The latent explorer: a slider per latent dimension, or per principal axis of a prior fitted to
+the run, and panels that follow every move.
 
 Only standard widgets and PNG pictures, so it needs no network and no extension. A move is decoded,
 measured, placed in the UMAP plane and drawn; until that is done the browser holds back further
@@ -7,6 +8,7 @@ events of a slider, and then sends the newest alone, so pictures never lag behin
 
 import contextlib
 import html
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from cvae_utils.figures import save_figure
 from cvae_utils.labels import colourise, groups_of
 from cvae_utils.latents import LIMIT
 from cvae_utils.panels import Histogram, Influence, Live, Plane
+from cvae_utils.prior import TITLES
 from cvae_utils.storage import output_root
 
 STEP = 0.1
@@ -39,7 +42,8 @@ NO_RUN = ("<b>There is no trained run to explore.</b> Train one with notebook 02
 STYLE = """<style>
 .cvae-explorer .widget-label {font-size: 12px}
 .cvae-explorer .widget-inline-hbox .widget-label {text-align: left}
-.cvae-slider .widget-label {overflow: hidden; text-overflow: ellipsis}
+.cvae-slider .widget-label {white-space: normal; line-height: 13px; height: auto;
+  max-height: 28px; align-self: center}
 .cvae-selected {background: #FBE3D3; border-radius: 3px}
 .cvae-explorer img {background: white; image-rendering: pixelated; object-fit: contain}
 .cvae-heart {border: 1px solid #DDDDDD}
@@ -68,9 +72,11 @@ class Explorer:
         self.exports = exports or output_root() / "data" / "exports"
         self.generator = np.random.default_rng(0)
         self._runs = list(runs)
-        self._panels: dict[int, tuple[Live, ...]] = {}  # by the run's place in the list
+        self._panels: dict[int, tuple[Live, ...]] = {}  # by the run's place; of one prior
         self._drawn_strip = None, None
         self._start_again: Callable[[], None] | None = None
+        # JupyterLab answers some controls in the main thread and others in one beside it.
+        self._one_at_a_time = threading.RLock()
         self._following = True  # False while controls are set by the explorer, not by a hand
         problems = []
         for index in range(len(self._runs)):
@@ -113,16 +119,20 @@ class Explorer:
         self.run = widgets.Dropdown(description="run", layout=wide, style=key, options=[
             (run.name, index) for index, run in enumerate(self._runs)])
         self.run.add_class("cvae-run")
+        self.prior = widgets.Dropdown(description="prior", style=key,
+                                      layout=widgets.Layout(width="396px"))
+        self.prior.add_class("cvae-prior")
         self.dimension = widgets.Dropdown(description="dimension", layout=wide, style=key)
         self.dimension.add_class("cvae-dimension")
         self.play = widgets.Play(min=0, max=len(SWEEP) - 1, interval=FRAME_MS, show_repeat=False,
                                  repeat=True, layout=widgets.Layout(width="116px"))
-        self.mean = button("mean heart", self._to_mean, "start from z = 0")
-        self.random = button("random", self._to_random, "start from a sample of N(0, I)")
+        self.mean = button("mean heart", self._to_mean)
+        self.random = button("random", self._to_random)
         self.reset = button("back to start", self.state.back, "undo all moves since the start")
         groups = groups_of(self.state.atlas.table["group"])
         self.group = widgets.Dropdown(options=[("choose group", "-"), ("all", ""),
-                                               *((g, g) for g in groups)], layout=short)
+                                               *((g, g) for g in groups)],
+                                      layout=widgets.Layout(width="128px"))
         self.phase = widgets.Dropdown(options=[("ED and ES", ""), ("ED", "ED"), ("ES", "ES")],
                                       layout=short)
         self.load = button("load patients", self._load, "read the label data to start from",
@@ -149,6 +159,8 @@ class Explorer:
                              (self.way, lambda: self.state.along(round(self.way.value, 2))),
                              (self.play, self._play)):
             control.observe(lambda _, act=act: self._act(act), "value")
+        # The list itself may be set anew while this waits for its turn.
+        self.prior.observe(lambda change: self._act(lambda: self._use(change["new"])), "value")
         self.play.observe(self._start_play, "playing")
 
     def _make_pictures(self) -> None:
@@ -174,7 +186,7 @@ class Explorer:
         self.chosen.layout.display = "none"
         self.unread = widgets.HBox([_label("patient"), self.load])
         left = widgets.VBox([
-            self.run, self.dimension, widgets.HBox([_label("sweep"), self.play]),
+            self.run, self.prior, self.dimension, widgets.HBox([_label("sweep"), self.play]),
             widgets.HBox([_label("start"), self.mean, self.random, self.reset]),
             widgets.HBox([_label("mean of"), self.group, self.phase]), self.unread, self.chosen,
             self.listed, self.fold, self.measures,
@@ -187,30 +199,34 @@ class Explorer:
     # ------------------------------------------------------------------------------ actions
     def _act(self, act: Callable[[], None]) -> None:
         """Do what a control asks for, then show where that leads; say so if it cannot be done."""
-        if not self._following:
-            return
-        self.message.value = ""
-        try:
-            act()
-        except (ValueError, OSError) as error:
-            self.message.value = f"<b>{html.escape(str(error))}</b>"
-        self.refresh()
+        with self._one_at_a_time:
+            if not self._following:
+                return
+            self.message.value = ""
+            try:
+                act()
+            except (ValueError, OSError) as error:
+                self.message.value = f"<b>{html.escape(str(error))}</b>"
+            self.refresh()
 
     @contextlib.contextmanager
     def _set_controls(self):
         """Within this, changed controls are not moves of a hand."""
-        before, self._following = self._following, False
-        try:
-            yield
-        finally:
-            self._following = before
+        with self._one_at_a_time:
+            before, self._following = self._following, False
+            try:
+                yield
+            finally:
+                self._following = before
 
     def _open(self, index: int) -> None:
         """Show a run of the list.
 
         A patient's slice and the mean of a group are where the same walk starts in the new run;
-        else the place that each slider has in the list keeps its value.
+        else the place that each slider has in the list keeps its value. The prior is kept too, if
+        the new run has it.
         """
+        kind = self.state.prior.kind
         try:
             atlas = self._read(index)
             self.state.open(atlas)
@@ -219,6 +235,9 @@ class Explorer:
                 self.run.value = self._opened
             raise
         self._opened = index
+        if lost := self.state.prior.kind != kind:
+            self._panels.clear()
+            self.message.value = f"this run has no {TITLES[kind]}: it opens with N(0, I)"
         values = [slider.value for slider in self.sliders]
         if self._start_again:
             try:
@@ -226,23 +245,47 @@ class Explorer:
             except (ValueError, OSError) as error:  # then it opens at its mean heart
                 self._start_again = None
                 self.message.value = f"<b>{html.escape(str(error))}</b>"
-        elif len(values) == self.state.latent_dim:
-            self.state.z[self.state.order] = values
-        elif values:
+        elif len(values) == self.state.latent_dim and not lost:
+            self.state.u = np.array(values)[np.argsort(self.state.order)]
+        elif values and not lost:
             self.message.value = (f"this run has {self.state.latent_dim} latent dimensions, the "
                                   f"last one had {len(values)}: it opens at its mean heart")
-        if index not in self._panels:
-            self._panels[index] = tuple(Live(kind, atlas) for kind in self.pictures)
+        self._show_coordinates()
+
+    def _use(self, kind: str) -> None:
+        """Draw from a prior, move along its axes, and start at its mean heart."""
+        self.state.use(kind)
+        self._start_is(None)
+        self._panels.clear()
+        self._show_coordinates()
+
+    def _show_coordinates(self) -> None:
+        """Panels, sliders and words for what the sliders of this run move along."""
+        state, atlas = self.state, self.state.atlas
+        if self._opened not in self._panels:
+            self._panels[self._opened] = tuple(Live(kind, atlas, state.coordinates)
+                                               for kind in self.pictures)
         with self._set_controls():
+            self.prior.options = [
+                (TITLES[kind] + (" · axes" if kind != "standard" else ""), kind)
+                for kind in atlas.kinds]
+            self.prior.value = state.prior.kind
+            self.prior.layout.display = "none" if len(atlas.kinds) == 1 else ""
             self._name_sliders()
+        fitted = state.prior.kind != "standard"
+        of = f"the {state.prior.title}" if fitted else state.prior.title
+        self.mean.tooltip = f"start from the mean of {of}"
+        self.random.tooltip = f"start from a sample of {of}"
+        axes = (f"Axes: principal axes of {of}, in its standard deviations; the first tell most of "
+                "a slice. " if fitted else "")
         error = atlas.umap["error_p90"]
         self.note.value = (
-            f'<div class="cvae-measures">{html.escape(atlas.stamp)}. UMAP plane: mean of the '
+            f'<div class="cvae-measures">{html.escape(atlas.stamp)}. {axes}UMAP plane: mean of the '
             f"nearest training slices; dashed circle: 90 % of points lie within {error:.2f} of "
             f"where UMAP itself puts them (median {atlas.umap['error_median']:.2f}).</div>")
 
     def _name_sliders(self) -> None:
-        """One slider a dimension, named, the inactive ones folded away."""
+        """One slider a coordinate, named, the inactive ones folded away."""
         state, names = self.state, self._names()
         if len(self.sliders) != state.latent_dim:
             layout, style = widgets.Layout(width="380px"), {"description_width": "210px"}
@@ -255,17 +298,17 @@ class Explorer:
                                "value")
         for d, slider in zip(state.order, self.sliders):
             slider.description, slider.tooltip = names[d], names[d]
-        active = len(state.atlas.active)
+        active = len(state.coordinates.active)
         self.listed.children = self.sliders[:active]
         self.folded.children = self.sliders[active:]
-        self.fold.set_title(0, f"{state.latent_dim - active} inactive dimensions")
+        plural = {"dimension": "dimensions", "axis": "axes"}[state.coordinates.noun]
+        self.fold.set_title(0, f"{state.latent_dim - active} inactive {plural}")
         self.fold.layout.display = "none" if active == state.latent_dim else ""
+        self.dimension.description = state.coordinates.noun
         self.dimension.options = [(names[d], d) for d in state.order]
 
     def _names(self) -> dict[int, str]:
-        atlas = self.state.atlas
-        return {d: f"z{d}  {atlas.names[d] if d in atlas.active else 'inactive'}"
-                for d in self.state.order}
+        return {d: self.state.coordinates.name(d) for d in self.state.order}
 
     def _move(self, place: int, value: float) -> None:
         dimension, value = self.state.order[place], round(value, 1)
@@ -274,8 +317,8 @@ class Explorer:
             self._act(lambda: self.state.move(dimension, value))
 
     def _shown(self, dimension: int) -> float:
-        """Where the slider of a dimension stands: at its end if the value is beyond."""
-        return round(float(np.clip(self.state.z[dimension], -LIMIT, LIMIT)), 1)
+        """Where the slider of a coordinate stands: at its end if the value is beyond."""
+        return round(float(np.clip(self.state.u[dimension], -LIMIT, LIMIT)), 1)
 
     def _select(self) -> None:
         self.state.dimension = self.dimension.value
@@ -283,7 +326,7 @@ class Explorer:
     def _start_play(self, change) -> None:
         """Let a sweep go on from where the slider is."""
         if change["new"]:
-            frame = int(np.abs(SWEEP - self.state.z[self.state.dimension]).argmin())
+            frame = int(np.abs(SWEEP - self.state.u[self.state.dimension]).argmin())
             with self._set_controls():
                 self.play.value = frame
 
@@ -291,7 +334,7 @@ class Explorer:
         self.state.move(self.state.dimension, SWEEP[self.play.value])
 
     def _to_mean(self) -> None:
-        self.state.begin(np.zeros(self.state.latent_dim), "mean heart")
+        self.state.to_mean()
         self._start_is(None)
 
     def _to_random(self) -> None:
@@ -409,8 +452,9 @@ class Explorer:
         return path
 
     def export_gif(self) -> Path:
-        """The sweep of the selected dimension through the current heart, as an endless GIF."""
-        path = self._file(f"sweep-z{self.state.dimension}", "gif")
+        """The sweep of the selected coordinate through the current heart, as an endless GIF."""
+        label = self.state.coordinates.label(self.state.dimension)
+        path = self._file(f"sweep-{label.replace(' ', '')}", "gif")
         frames = [Image.fromarray(colourise(heart)).resize((GIF_PIXELS, GIF_PIXELS), Image.NEAREST)
                   for heart in self.state.sweep(GIF_FRAMES)]
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=GIF_MS, loop=0)

@@ -194,7 +194,12 @@ class Study:
         return judge.judge(self.part(part), self.reference, mm)
 
     def atlas(self, run: runs.Run) -> "atlas.Atlas":
-        """What the explorer shows of a run of this study: measured once, and kept with the run."""
+        """What the explorer shows of a run of this study: measured once, and kept with the run.
+
+        Raises ValueError for a run of another seed or split than the study's.
+        """
+        for kind in atlas.fittable(run, self.split):
+            self.prior(run, kind)  # refuses such a run: what is fitted stays with it
         return atlas.load_or_build(run, self.slices, self.split, self.stamp, self.seed)
 
     @property

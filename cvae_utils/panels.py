@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from scipy.stats import norm
 
-from cvae_utils.atlas import Atlas
+from cvae_utils.atlas import Atlas, Coordinates
 from cvae_utils.exploration import STRIP_STEPS, View
 from cvae_utils.figures import GREY, PAIR, class_legend, new_figure, stamp_figure
 from cvae_utils.labels import COLOURS, GROUP_COLOURS, STRUCTURES, colourise, groups_of
@@ -68,7 +68,7 @@ def _outline(content: bytes, side: int, scale: int) -> tuple[np.ndarray, np.ndar
 
 
 def strip_background(strip: np.ndarray) -> np.ndarray:
-    """The traversal (K, S, S) in a row, with the values of the dimension under it."""
+    """The traversal (K, S, S) in a row, with the values of the coordinate under it."""
     picture = np.full((STRIP_HEIGHT, STRIP_WIDTH, 3), 255, dtype=np.uint8)
     picture[STRIP_TOP:-STRIP_FOOT] = 205
     drawn = Image.fromarray(picture)
@@ -104,19 +104,20 @@ def _font(pixels: int) -> ImageFont.FreeTypeFont:
 
 # ---------------------------------------------------------------------------- panels with axes
 class Influence:
-    """Figure 14's bars; the selected dimension marked, and the current heart's own Dice."""
+    """Figure 14's bars; the selected coordinate marked, and the current heart's own Dice."""
 
     width, height = 4.0, 2.0  # inches
 
-    def __init__(self, ax: Axes, atlas: Atlas):
+    def __init__(self, ax: Axes, atlas: Atlas, coordinates: Coordinates):
         self.ax = ax
-        dimensions = atlas.ranking["dimension"].tolist()
+        ranking = coordinates.effects.ranking
+        dimensions = ranking["dimension"].tolist()
         self.place = {d: k for k, d in enumerate(dimensions)}
-        self.dice = atlas.ranking["mean_dice"].to_numpy()
-        colours = [PAIR[0] if d in atlas.active else "#BBBBBB" for d in dimensions]
+        self.dice = ranking["mean_dice"].to_numpy()
+        colours = [PAIR[0] if d in coordinates.active else "#BBBBBB" for d in dimensions]
         ax.bar(range(len(dimensions)), self.dice, color=colours)
-        ax.set_xticks(range(len(dimensions)), [f"z{d}" for d in dimensions], rotation=90,
-                      fontsize=6)
+        ax.set_xticks(range(len(dimensions)), [coordinates.label(d) for d in dimensions],
+                      rotation=90, fontsize=6)
         ax.tick_params(axis="x", length=0, pad=1)
         ax.tick_params(axis="y", labelsize=7)
         ax.set_ylim(0, 1.02)
@@ -136,19 +137,24 @@ class Influence:
 
 
 class Histogram:
-    """Figures 6 and 7 for the selected dimension: mu of the training slices, and N(0, 1)."""
+    """Figures 6 and 7 for the selected coordinate: the training slices, and N(0, 1).
+
+    Of a dimension these are mu, of an axis draws of q(z|x): along it these have variance 1, less
+    where the ridge of the fit is more than the noise.
+    """
 
     width, height = 2.6, 2.0
 
-    def __init__(self, ax: Axes, atlas: Atlas):
-        self.ax, self.mu = ax, atlas.posterior.mu
-        reach = float(np.clip(np.abs(self.mu).max(), 3.5, 12))
+    def __init__(self, ax: Axes, atlas: Atlas, coordinates: Coordinates):
+        self.ax, self.values = ax, coordinates.values
+        reach = float(np.clip(np.abs(self.values).max(), 3.5, 12))
         self.edges = np.linspace(-reach, reach, 61)
         self.ticks = np.linspace(-reach, reach, 200)
         self.density = norm.pdf(self.ticks)
         ax.set(xlim=(-reach, reach), ylim=(0, 1.08), yticks=[])
         ax.tick_params(axis="x", labelsize=7)
-        ax.set_xlabel("value", fontsize=8, labelpad=1)
+        ax.set_xlabel("value" if coordinates.noun == "dimension" else "value in SD of the prior",
+                      fontsize=8, labelpad=1)
         ax.set_ylabel("density", fontsize=8)
         ax.set_title("training slices (blue), N(0, 1) (black)", fontsize=8, loc="left")
         ax.spines[["top", "right"]].set_visible(False)
@@ -160,15 +166,15 @@ class Histogram:
         self.moving = [self.steps, self.curve, self.line, self.text]
 
     def show(self, view: View) -> None:
-        heights, _ = np.histogram(self.mu[:, view.dimension], self.edges, density=True)
-        # Each dimension fills the panel; the axis has no ticks, the two share one scale.
+        heights, _ = np.histogram(self.values[:, view.dimension], self.edges, density=True)
+        # Each coordinate fills the panel; the axis has no ticks, the two share one scale.
         largest = max(heights.max(), self.density.max())
         self.steps.set_data(heights / largest)
         self.curve.set_ydata(self.density / largest)
         shown = np.clip(view.value, self.edges[0], self.edges[-1])
         self.line.set_xdata([shown, shown])
         value = round(view.value, 1) + 0.0  # without the sign of a negative zero
-        self.text.set_text(f"z{view.dimension} = {value:.1f}".replace("-", "\N{MINUS SIGN}"))
+        self.text.set_text(f"{view.label} = {value:.1f}".replace("-", "\N{MINUS SIGN}"))
 
 
 class Plane:
@@ -176,7 +182,7 @@ class Plane:
 
     width, height = 3.2, 3.2
 
-    def __init__(self, ax: Axes, atlas: Atlas):
+    def __init__(self, ax: Axes, atlas: Atlas, coordinates: Coordinates):
         self.ax = ax
         groups = atlas.table["group"].to_numpy()
         for group in groups_of(groups):
@@ -212,11 +218,11 @@ class Live:
     Without pyplot, whose pictures get lost in the thread that widget callbacks run in.
     """
 
-    def __init__(self, panel_class: type, atlas: Atlas):
+    def __init__(self, panel_class: type, atlas: Atlas, coordinates: Coordinates):
         figure = Figure((panel_class.width, panel_class.height), dpi=PANEL_DPI,
                         layout="constrained")
         self.canvas = FigureCanvasAgg(figure)
-        self.panel = panel_class(figure.subplots(), atlas)
+        self.panel = panel_class(figure.subplots(), atlas, coordinates)
         for artist in self.panel.moving:
             artist.set_animated(True)
         self.canvas.draw()
@@ -249,7 +255,7 @@ def twin(view: View, atlas: Atlas, title: str) -> Figure:
     heart.set_title("decoded heart, outline: start", fontsize=8)
     strip = middle.subplots()
     strip.imshow(strip_picture(strip_background(view.strip), view.value))
-    strip.set_title(f"z{view.dimension} from {-LIMIT:g} to {LIMIT:g}, the others where they are",
+    strip.set_title(f"{view.label} from {-LIMIT:g} to {LIMIT:g}, the others where they are",
                     fontsize=8, loc="left")
     for ax in (heart, strip, text):
         ax.set_axis_off()
@@ -257,7 +263,7 @@ def twin(view: View, atlas: Atlas, title: str) -> Figure:
         text.text(0, 0.96 - 0.125 * k, name, fontsize=7.5, color=GREY, transform=text.transAxes)
         text.text(0, 0.90 - 0.125 * k, value, fontsize=8.5, transform=text.transAxes)
     for panel_class, ax in zip((Plane, Influence, Histogram), (plane, *bottom.subplots(1, 2))):
-        panel_class(ax, atlas).show(view)
+        panel_class(ax, atlas, view.coordinates).show(view)
     figure.suptitle(title)
     class_legend(figure, "outside lower left")
     return stamp_figure(figure, atlas.stamp)

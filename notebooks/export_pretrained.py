@@ -2,7 +2,8 @@
 
     ACDC_ROOT=/path/to/acdc CVAE_PROFILE=quick python notebooks/export_pretrained.py
 
-Runs that notebooks 02 and 03 have left in data/runs are taken from there, others are trained.
+Runs that notebooks 02 and 03 have left in data/runs are taken from there, others are trained. Each
+goes there with the priors fitted to it.
 """
 
 import sys

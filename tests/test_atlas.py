@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cvae_utils import atlas, dataset, latents, metrics
+from cvae_utils import atlas, dataset, latents, metrics, prior
 from cvae_utils.exploration import training_rows
-from cvae_utils.runs import RUN_FILES, load_run
+from cvae_utils.runs import RUN_FILES, build_model, load_run
 from cvae_utils.storage import read_json, write_json
 
 STAMP = "Data: two hearts"
+PRIORS = {"prior-gaussian.safetensors", "prior-mixture.safetensors"}
 
 
 class FakeUMAP:
@@ -150,6 +151,8 @@ def test_interrupted_atlas_leaves_the_run_as_it_was(kept, slices, split, monkeyp
     def interrupted(*arguments):
         raise error
 
+    for kind in atlas.FITTED:
+        prior.load_or_fit(kept, kind, slices, split)
     before = contents(kept.folder)
     monkeypatch.setattr(atlas, where, interrupted)
     with pytest.raises(error):
@@ -189,12 +192,140 @@ def test_atlas_of_another_latent_size_is_refused_with_the_remedy(made):
         atlas.load(made.run.folder)
 
 
+# ----------------------------------------------------------------------------------------- priors
+@pytest.fixture
+def skewed():
+    """A Gaussian prior of two dimensions by hand: mean (1, 2), axes (2, 0) and (3, -1)."""
+    axes = np.array([[2.0, 3.0], [0.0, -1.0]])
+    return prior.Prior("gaussian", np.ones(1), np.array([[1.0, 2.0]]), (axes @ axes.T)[None], axes,
+                       np.array([0.9, 0.1]))
+
+
+def of_two_dimensions(made, skewed, **changed):
+    """`made` with two latent dimensions, two slices and a prior by hand."""
+    mu = np.array([[1, 2], [9, 0]], dtype=np.float32)
+    effects = atlas.Effects(pd.DataFrame({"dimension": [1, 0], "mean_dice": [0.2, 0.3]}),
+                            ["LV size", "RV size"])
+    noiseless = latents.Posterior(mu, np.full_like(mu, -np.inf))
+    two = replace(made, run=replace(made.run, model=build_model(
+        {"size": 32, "base_channels": 2, "latent_dim": 2})), posterior=noiseless,
+        ranking=effects.ranking, names=["wall", "size"], active=[0], priors={"gaussian": skewed},
+        axes=effects)
+    return replace(two, **changed)
+
+
+def test_axes_of_a_prior_by_hand(made, skewed):
+    found = of_two_dimensions(made, skewed).coordinates("gaussian")
+    # (9, 0) - (1, 2) = (8, -2) = 1 (2, 0) + 2 (3, -1)
+    assert found.values == pytest.approx(np.array([[0, 0], [1, 2]]))
+    # More than 0.1 nats: a signal above 1 - exp(-0.2) = 0.18.
+    assert found.active == [0] and found.order == [0, 1] and found.noun == "axis"
+    assert [found.name(k) for k in (0, 1)] == ["axis 1  LV size", "axis 2  inactive"]
+
+
+@pytest.mark.parametrize(("signal", "active"), [([0.19, 0.18], [0]), ([0.19, 0.19], [0, 1]),
+                                                ([0.1, 0.0], [])])
+def test_axis_that_tells_a_tenth_of_a_nat_is_active(made, skewed, signal, active):
+    two = of_two_dimensions(made, replace(skewed, signal=np.array(signal)))
+    assert two.coordinates("gaussian").active == active
+
+
+def test_coordinates_of_the_standard_prior_are_the_dimensions(made, skewed):
+    two = of_two_dimensions(made, skewed)
+    found = two.coordinates("standard")
+    assert found.values is two.posterior.mu and found.effects.names == ["wall", "size"]
+    assert found.active == [0] and found.order == [0, 1]  # z1 is stronger, but inactive
+    assert [found.name(d) for d in (0, 1)] == ["z0  wall", "z1  inactive"]
+    assert replace(two, active=[0, 1]).coordinates("standard").order == [1, 0]
+
+
+def test_axes_of_a_kind_that_is_not_there_are_refused_by_name(made, skewed):
+    two = of_two_dimensions(made, skewed)
+    assert two.kinds == ["standard", "gaussian"]
+    with pytest.raises(ValueError, match="prior of standard, gaussian, found 'mixture'"):
+        two.coordinates("mixture")
+    with pytest.raises(ValueError, match="prior of standard, found 'gaussian'"):
+        replace(two, axes=None).coordinates("gaussian")  # what they do was not measured
+    assert set(replace(two, priors={}).priors) == {"standard"}
+
+
+def test_draws_along_the_axes_are_white_and_a_plain_auto_encoder_has_none(made):
+    values = made.coordinates("gaussian").values
+    assert np.cov(values, rowvar=False) == pytest.approx(np.eye(6), abs=0.35)
+    assert values != pytest.approx(made.priors["gaussian"].to_axes(made.posterior.mu))
+    plain = replace(made, run=replace(made.run, config=made.run.config | {"beta": 0.0}))
+    assert plain.coordinates("gaussian").values == pytest.approx(
+        made.priors["gaussian"].to_axes(made.posterior.mu))
+
+
+def test_priors_are_fitted_with_the_atlas_and_their_axes_measured(made, kept, slices, split):
+    assert made.kinds == list(prior.KINDS) and PRIORS < set(contents(kept.folder))
+    gaussian, mixture = (made.priors[kind] for kind in atlas.FITTED)
+    assert (gaussian.axes == mixture.axes).all() and (gaussian.signal == mixture.signal).all()
+    assert gaussian.mean == pytest.approx(made.posterior.mu.mean(axis=0), abs=1e-3)
+    ranking, names = made.axes
+    # The strongest axis by hand: its traversal, and the Dice to the mean heart.
+    first = ranking["dimension"][0]
+    path = gaussian.mean + np.linspace(-3, 3, latents.STEPS)[:, None] * gaussian.axes[:, first]
+    hearts = latents.decode(kept.model, path)
+    mean = np.repeat(latents.decode(kept.model, gaussian.mean[None]), len(hearts), axis=0)
+    assert ranking["mean_dice"][0] == pytest.approx(
+        metrics.dice_per_slice(hearts, mean).mean(), abs=1e-3)
+    assert sorted(ranking["dimension"]) == list(range(6)) and len(names) == 6
+
+
+def test_priors_of_dimensions_change_nothing_of_the_dimensions(run, slices, split):
+    """The ranking is that of notebook 04, where z alone is moved."""
+    found = atlas.build(run, slices, split, STAMP)
+    mean_shape = latents.decode(run.model, np.zeros((1, 6)))[0]
+    pd.testing.assert_frame_equal(found.ranking, latents.influence(
+        latents.traverse_all(run.model), mean_shape))
+    assert found.axes is None and found.kinds == ["standard"]
+
+
+def test_fewer_slices_than_dimensions_leave_the_standard_prior_alone(kept, slices, split):
+    few = split | {"train": split["train"][:6]}
+    found = atlas.load_or_build(kept, slices, few, STAMP)
+    assert found.kinds == ["standard"] and found.axes is None
+    assert not PRIORS & set(contents(kept.folder))
+    assert atlas.fittable(kept, split | {"train": split["train"][:7]}) == ("gaussian", "mixture")
+
+
+def test_atlas_from_before_there_were_priors_still_opens(made):
+    for name in PRIORS:
+        (made.run.folder / name).unlink()
+    path = made.run.folder / atlas.FOLDER / "atlas.json"
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "axes"})
+    found = atlas.load(made.run.folder)
+    assert found.kinds == ["standard"] and found.names == made.names
+
+
+def test_one_prior_alone_is_found_and_one_without_its_axes_is_not_offered(made):
+    (made.run.folder / "prior-gaussian.safetensors").unlink()
+    assert atlas.load(made.run.folder).kinds == ["standard", "mixture"]
+    path = made.run.folder / atlas.FOLDER / "atlas.json"
+    write_json(path, read_json(path) | {"axes": None})
+    found = atlas.load(made.run.folder)
+    assert found.kinds == ["standard"] and set(found.priors) == {"standard", "mixture"}
+
+
+def test_prior_that_cannot_be_used_is_refused_with_the_remedy(made, skewed):
+    path = made.run.folder / "prior-gaussian.safetensors"
+    prior.save(path, skewed, "key")
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: expected a prior of 6 latent "
+                                         "dimensions.*found one of 2. Delete it"):
+        atlas.load(made.run.folder)
+    path.write_bytes(b"no prior")
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*Delete it"):
+        atlas.load(made.run.folder)
+
+
 # --------------------------------------------------------------------------------------- exported
 def test_exported_run_is_half_the_size_and_makes_the_same_hearts(made, tmp_path):
     before, out = contents(made.run.folder), tmp_path / "out"
     atlas.export(made, "named", out)
     assert contents(made.run.folder) == before
-    assert set(contents(out / "named")) == {*RUN_FILES, *atlas.FILES}
+    assert set(contents(out / "named")) == {*RUN_FILES, *PRIORS, *atlas.FILES}
     weights = load_file(out / "named" / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float16}
 
@@ -204,6 +335,8 @@ def test_exported_run_is_half_the_size_and_makes_the_same_hearts(made, tmp_path)
     assert len(np.unique(hearts, axis=0)) > 6
     assert (latents.decode(found.run.model, z) == hearts).mean() > 0.995
     assert found.name == "named" and found.posterior.mu.tolist() == made.posterior.mu.tolist()
+    assert found.priors["mixture"].sample(4).tolist() == made.priors["mixture"].sample(4).tolist()
+    assert found.kinds == list(prior.KINDS) and found.axes.names == made.axes.names
     pd.testing.assert_frame_equal(found.run.history, made.run.history, rtol=1e-3,
                                   check_dtype=False)
     pd.testing.assert_frame_equal(found.run.steps, made.run.steps, rtol=1e-3,
@@ -214,7 +347,7 @@ def test_export_replaces_a_run_of_the_same_name(made, tmp_path):
     (tmp_path / "out" / "named").mkdir(parents=True)
     (tmp_path / "out" / "named" / "old.txt").touch()
     atlas.export(made, "named", tmp_path / "out")
-    assert set(contents(tmp_path / "out")) == {*RUN_FILES, *atlas.FILES}
+    assert set(contents(tmp_path / "out")) == {*RUN_FILES, *PRIORS, *atlas.FILES}
 
 
 def test_runs_that_come_along_are_listed_from_the_highest_beta(tmp_path):

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cvae_utils import latents, metrics
-from cvae_utils.atlas import TABLE_COLUMNS, Atlas
+from cvae_utils import latents, metrics, prior
+from cvae_utils.atlas import TABLE_COLUMNS, Atlas, Effects
 from cvae_utils.exploration import STRIP_STEPS, Exploration, SliceSearch, training_rows
 from cvae_utils.labels import Label
 from cvae_utils.runs import Run, build_model
@@ -42,6 +42,27 @@ def small_atlas(slices, split, size=32, latent_dim=6, **changed):
         active=[d for d in (5, 0, 3) if d < latent_dim],
         umap={"error_median": 0.1, "error_p90": 0.5}, source="phantom", stamp="Data: small hearts")
     return replace(made, **changed)
+
+
+#: Axes of the fitted priors: dimensions 4 and 1, and then mixtures, twice as long.
+TURN = np.array([[0, 0, 2, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0, 0, 0, -1, 1, 0],
+                 [0.5, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 3]])
+CENTRE = np.array([0.5, -0.5, 0.25, 0, 0.5, 0])
+
+
+def with_priors(atlas, kinds=("gaussian", "mixture"), **changed):
+    """The atlas with fitted priors: axes TURN around CENTRE, the first three tell something. The
+    mixture is of two points, 1 to either side along the first dimension."""
+    signal = np.array([0.9, 0.8, 0.5, 0.1, 0.05, 0])
+    step = np.eye(6)[0]
+    made = {"gaussian": prior.Prior("gaussian", np.ones(1), CENTRE[None], (TURN @ TURN.T)[None],
+                                    TURN, signal),
+            "mixture": prior.Prior("mixture", np.full(2, 0.5), CENTRE + [step, -step],
+                                   np.stack([1e-8 * np.eye(6)] * 2), TURN, signal)}
+    effects = Effects(pd.DataFrame({"dimension": [2, 0, 1, 3, 4, 5], "variance": 0.0,
+                                    "mean_dice": np.linspace(0.3, 0.8, 6)}),
+                      [f"deed {k}" for k in range(6)])
+    return replace(atlas, priors={kind: made[kind] for kind in kinds}, axes=effects, **changed)
 
 
 def halved(slices):
@@ -134,6 +155,155 @@ def test_random_start_is_a_sample_of_the_prior(walk):
     walk.to_random(np.random.default_rng(3))
     assert walk.z == pytest.approx(np.random.default_rng(3).standard_normal(6))
     assert (walk.start == walk.z).all() and walk.start_name == "a sample of N(0, I)"
+
+
+# ----------------------------------------------------------------------------- along other axes
+@pytest.fixture
+def turned(atlas):
+    """A walk along the axes of the fitted Gaussian."""
+    made = Exploration(with_priors(atlas))
+    made.use("gaussian")
+    return made
+
+
+def test_walk_along_axes_begins_at_the_mean_of_the_prior(turned, atlas):
+    view = turned.view()
+    assert view.z == pytest.approx(CENTRE) and view.u == pytest.approx(np.zeros(6), abs=1e-6)
+    assert (view.label_map == heart(atlas.run.model, CENTRE)).all() and view.dice_to_mean == 1
+    assert turned.order == [0, 1, 2, 3, 4, 5] and (view.dimension, view.label) == (0, "axis 1")
+    assert turned.start_name == "mean heart"
+
+
+def test_move_along_an_axis_by_hand(turned, atlas):
+    """Half of dimension 4 for each step of the first axis; the fifth is (0, 0, 1, 1, 0, 0)."""
+    turned.move(0, 2.0)
+    turned.move(4, -1.0)
+    assert turned.z == pytest.approx(CENTRE + [0, 0, -1, -1, 1, 0])
+    turned.move(0, 1.0)
+    view = turned.view()
+    assert view.z == pytest.approx(CENTRE + [0, 0, -1, -1, 0.5, 0])
+    assert view.u == pytest.approx([1, 0, 0, 0, -1, 0]) and (view.dimension, view.value) == (0, 1)
+    assert (view.label_map == heart(atlas.run.model, view.z)).all()
+    turned.back()
+    assert turned.z == pytest.approx(CENTRE) and turned.u == pytest.approx(np.zeros(6), abs=1e-6)
+
+
+def test_start_from_anywhere_has_coordinates_and_stays_exactly_there(turned):
+    z = np.linspace(-1, 1, 6).astype(np.float32)
+    turned.begin(z, "here")
+    assert (turned.z == z).all() and turned.u == pytest.approx(np.linalg.solve(TURN, z - CENTRE))
+    turned.to_group("DCM", "")
+    assert (turned.z == turned.atlas.group_mean("DCM")).all()
+
+
+def test_moves_leave_the_other_coordinates_to_the_last_digit(turned):
+    turned.begin(np.linspace(-1, 1, 6), "here")
+    before, strip = turned.u, turned.view().strip
+    for value in np.linspace(-3, 3, 50):
+        turned.move(0, value)
+        assert turned.view().strip is strip
+    assert (turned.u[1:] == before[1:]).all()
+
+
+def test_standard_coordinates_are_the_latent_point_to_the_last_digit(walk):
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        z = generator.standard_normal(6).astype(np.float32)
+        walk.begin(z, "here")
+        assert walk.u.tobytes() == walk.z.tobytes() == z.tobytes()
+        walk.move(2, 0.3)
+        z[2] = 0.3
+        assert walk.u.tobytes() == walk.z.tobytes() == z.tobytes()
+
+
+def test_point_that_was_read_is_a_copy(turned):
+    """Else it could be written into, and its coordinates would not follow."""
+    for point in (turned.z, turned.u, turned.view().z, turned.view().u):
+        point += 1
+    assert turned.z == pytest.approx(CENTRE) and turned.u == pytest.approx(np.zeros(6), abs=1e-6)
+
+
+def test_strip_and_sweep_go_along_the_axis(turned, atlas):
+    turned.move(1, 1.0)
+    turned.move(5, -0.5)  # three of dimension 5
+    strip = turned.view().strip
+    expected = [heart(atlas.run.model, CENTRE + unit(1, 1) + unit(5, 3 * value))
+                for value in np.linspace(-3, 3, STRIP_STEPS)]
+    assert (strip == expected).mean() > 0.998 and (strip[0] != strip[-1]).any()
+    for found, value in zip(turned.sweep(4), (-3, 0, 3, 0)):
+        assert (found == heart(atlas.run.model, CENTRE + unit(1, 1) + unit(5, 3 * value))
+                ).mean() > 0.998
+
+
+def test_random_start_is_a_sample_of_the_fitted_prior(turned):
+    generator, drawn = np.random.default_rng(0), []
+    turned.use("mixture")
+    for _ in range(20):
+        turned.to_random(generator)
+        drawn.append(turned.z - CENTRE)
+    assert np.abs(drawn) == pytest.approx(np.tile([1, 0, 0, 0, 0, 0], (20, 1)), abs=1e-3)
+    assert {-1, 1} == {round(float(z[0])) for z in drawn}
+    assert turned.start_name == "a sample of the fitted mixture of 2"
+
+
+def test_fitted_prior_can_be_drawn_from_along_the_dimensions(turned):
+    turned.use("mixture", "dimensions")
+    assert turned.order == [3, 0, 5, 1, 4, 2] and not turned.z.any()
+    turned.to_random(np.random.default_rng(0))
+    assert np.abs(turned.z - CENTRE) == pytest.approx([1, 0, 0, 0, 0, 0], abs=1e-3)
+    turned.move(4, 2.0)
+    assert turned.z[4] == 2 and turned.view().label == "z4"
+
+
+def test_values_beyond_the_sliders_are_those_of_the_axes(turned, ring):
+    turned.begin(CENTRE + unit(4, 1.75) + unit(5, 8.9), "far away")  # 3.5 and 2.97 steps
+    assert dict(turned.measure(ring))["beyond ±3"] == "axis 1 3.5"
+
+
+def test_way_between_slices_is_straight_in_any_coordinates(atlas, slices):
+    walk = Exploration(with_priors(atlas), lambda size: slices)
+    walk.use("gaussian")
+    walk.to_slice(0, 1)
+    ed, es = latents.encode(atlas.run.model, slices.aligned[[0, 1]]).mu
+    walk.along(0.5)
+    assert walk.z == pytest.approx((ed + es) / 2, abs=1e-5)
+    assert walk.u == pytest.approx(np.linalg.solve(TURN, walk.z - CENTRE), abs=1e-4)
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    (("flow",), "small: expected a prior of standard, gaussian, found 'flow'"),
+    (("mixture", "dimensions"), "small: expected a prior of standard, gaussian, found 'mixture'"),
+    (("gaussian", "angles"), "expected axes or dimensions, found 'angles'"),
+])
+def test_prior_that_the_run_has_not_is_refused_and_changes_nothing(atlas, asked, said):
+    walk = Exploration(with_priors(atlas, ["gaussian"]))
+    walk.use("gaussian")
+    walk.move(0, 1.0)
+    before = walk.z
+    with pytest.raises(ValueError, match=said):
+        walk.use(*asked)
+    assert (walk.z == before).all()
+    assert walk.prior.kind == "gaussian" and walk.view().label == "axis 1"
+
+
+def test_prior_without_known_axes_can_still_be_drawn_from(atlas):
+    walk = Exploration(replace(with_priors(atlas), axes=None))
+    with pytest.raises(ValueError, match="expected the axes of a prior of standard"):
+        walk.use("gaussian")
+    walk.use("gaussian", "dimensions")
+    assert walk.prior.kind == "gaussian" and walk.view().label == "z3"
+
+
+def test_prior_is_kept_in_another_run_that_has_it(atlas):
+    walk = Exploration(with_priors(atlas))
+    walk.use("mixture")
+    walk.move(2, 1.0)
+    walk.open(with_priors(atlas, ["mixture"], name="other"))
+    assert walk.prior.kind == "mixture" and walk.z == pytest.approx(CENTRE)
+    walk.open(with_priors(atlas, ["gaussian"]))
+    assert walk.prior.kind == "standard" and not walk.z.any() and walk.order[0] == 3
+    walk.open(with_priors(atlas))
+    assert walk.prior.kind == "standard"  # which was not chosen, but is what was last seen
 
 
 # ------------------------------------------------------------------------------------- the strip

@@ -3,6 +3,7 @@
 import io
 import itertools
 import shutil
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_exploration import halved, heart, small_atlas, unit
+from test_exploration import CENTRE, halved, heart, small_atlas, unit, with_priors
 
 from cvae_utils import explorer, latents, panels
 from cvae_utils.acdc import DataError
@@ -187,6 +188,7 @@ def test_buttons_lead_to_a_start_and_back_to_it(panel):
     assert panel.state.z != pytest.approx(start)
     panel.mean.click()
     assert values(panel) == [0] * 6 and panel.state.start_name == "mean heart"
+    assert panel.random.tooltip == "start from a sample of N(0, I)"
 
 
 def test_mean_of_a_group_and_a_phase_is_a_start(panel, atlas):
@@ -310,6 +312,151 @@ def test_runs_of_one_name_have_each_their_own_panels(atlas, other):
     panel.run.value = 1
     alone = Explorer([other])
     assert pictures(panel) == pictures(alone)
+
+
+# ------------------------------------------------------------------------------------ the priors
+@pytest.fixture
+def fitted(atlas, tmp_path):
+    """An explorer of a run with fitted priors, moved away from its start."""
+    made = Explorer([with_priors(atlas)], exports=tmp_path / "exports")
+    made.sliders[0].value = 2.0
+    return made
+
+
+def test_priors_are_those_of_the_run(atlas, fitted, panel):
+    assert fitted.prior.options == (("N(0, I)", "standard"),
+                                    ("fitted Gaussian · axes", "gaussian"),
+                                    ("fitted mixture · axes", "mixture"))
+    assert fitted.prior.value == "standard" and fitted.prior.layout.display != "none"
+    one = Explorer([with_priors(atlas, ["mixture"])])
+    assert [kind for _, kind in one.prior.options] == ["standard", "mixture"]
+    assert panel.prior.layout.display == "none"  # nothing to choose from
+
+
+def test_chosen_prior_opens_at_its_mean_heart_with_a_slider_an_axis(fitted):
+    before = pictures(fitted)
+    fitted.prior.value = "gaussian"
+    assert shows(fitted, CENTRE) and values(fitted) == [0] * 6 and fitted.message.value == ""
+    assert [s.description for s in fitted.listed.children] == [
+        "axis 1  deed 0", "axis 2  deed 1", "axis 3  deed 2"]
+    assert [s.description for s in fitted.folded.children] == [
+        "axis 4  inactive", "axis 5  inactive", "axis 6  inactive"]
+    assert fitted.fold.get_title(0) == "3 inactive axes"
+    assert fitted.dimension.description == "axis" and fitted.dimension.label == "axis 1  deed 0"
+    assert selected(fitted) == [0] and "principal axes of the fitted Gaussian" in fitted.note.value
+    assert fitted.random.tooltip == "start from a sample of the fitted Gaussian"
+    after = pictures(fitted)
+    assert [name for name in before if before[name] == after[name]] == []
+    fitted.prior.value = "standard"
+    assert shows(fitted, np.zeros(6)) and values(fitted) == [0] * 6
+    assert fitted.sliders[0].description == "z3  effect 3" and "axes" not in fitted.note.value
+    assert fitted.dimension.description == "dimension"
+    assert fitted.mean.tooltip == "start from the mean of N(0, I)"
+    fitted.sliders[0].value = 2.0
+    assert pictures(fitted) == before
+
+
+def test_slider_of_an_axis_moves_along_it(fitted):
+    fitted.prior.value = "gaussian"
+    fitted.sliders[1].value = 1.5  # dimension 1
+    fitted.sliders[5].value = -1.0  # three of dimension 5
+    z = CENTRE + unit(1, 1.5) - unit(5, 3)
+    assert fitted.state.z == pytest.approx(z) and shows(fitted, z)
+    assert fitted.dimension.value == 5 and values(fitted) == [0, 1.5, 0, 0, 0, -1]
+    fitted.play.playing = True
+    fitted.play.value += 1
+    assert values(fitted) == [0, 1.5, 0, 0, 0, -1.1]
+    fitted.mean.click()
+    assert values(fitted) == [0] * 6 and shows(fitted, CENTRE)
+
+
+@pytest.mark.parametrize("echo", [0.3 - 1e-12, 0.34])
+def test_echo_of_the_slider_of_an_axis_is_no_move(fitted, monkeypatch, echo):
+    fitted.prior.value = "mixture"
+    fitted.sliders[2].value = 0.3
+    monkeypatch.setattr(fitted, "draw", None)
+    before = fitted.state.z
+    fitted.sliders[2].value = echo
+    assert (fitted.state.z == before).all()
+
+
+def test_random_draws_from_the_chosen_prior(fitted):
+    fitted.prior.value = "mixture"
+    fitted.random.click()
+    assert np.abs(fitted.state.z - CENTRE) == pytest.approx([1, 0, 0, 0, 0, 0], abs=1e-3)
+    assert "a sample of the fitted mixture of 2" in fitted.measures.value
+    expected = fitted.state.prior.to_axes(fitted.state.z)
+    assert values(fitted) == pytest.approx(np.clip(expected, -3, 3), abs=0.051)
+
+
+def test_sweep_along_an_axis_is_named_after_it(fitted, tmp_path):
+    fitted.prior.value = "gaussian"
+    fitted.dimension.value = 3
+    assert "-sweep-axis4-" in fitted.export_gif().name
+    assert fitted.figure().get_suptitle().endswith("started from mean heart: axis 4, inactive")
+
+
+def test_group_is_shown_in_the_coordinates_of_the_prior(fitted, atlas):
+    fitted.prior.value = "gaussian"
+    fitted.group.value = "DCM"
+    mean = atlas.group_mean("DCM")
+    assert (fitted.state.z == mean).all() and shows(fitted, mean)
+    assert values(fitted) == pytest.approx(
+        np.clip(fitted.state.prior.to_axes(mean), -3, 3), abs=0.051)
+    fitted.prior.value = "mixture"  # begins at the mean heart
+    assert fitted.group.value == "-" and shows(fitted, CENTRE)
+
+
+def test_prior_and_places_are_kept_in_a_run_that_has_them(atlas, other):
+    panel = Explorer([with_priors(atlas), with_priors(other), other])
+    panel.prior.value = "gaussian"
+    panel.sliders[1].value = 1.5
+    panel.run.value = 1
+    assert panel.prior.value == "gaussian" and values(panel) == [0, 1.5, 0, 0, 0, 0]
+    assert panel.state.z == pytest.approx(CENTRE + unit(1, 1.5)) and panel.message.value == ""
+    panel.run.value = 2
+    assert "this run has no fitted Gaussian: it opens with N(0, I)" in panel.message.value
+    assert panel.prior.layout.display == "none" and panel.sliders[0].description == "z1  effect 1"
+    assert values(panel) == [0] * 6 and pictures(panel) == pictures(Explorer([other]))
+    panel.run.value = 0
+    assert panel.prior.value == "standard" and panel.sliders[0].description == "z3  effect 3"
+
+
+def test_group_stays_in_a_run_without_the_prior(atlas, other):
+    panel = Explorer([with_priors(atlas), other])
+    panel.prior.value = "gaussian"
+    panel.group.value = "HCM"
+    panel.run.value = 1
+    assert panel.state.z == pytest.approx(other.group_mean("HCM"))
+    alone = Explorer([other])
+    alone.group.value = "HCM"
+    assert pictures(panel) == pictures(alone)
+
+
+def test_controls_that_are_used_at_once_wait_for_each_other(atlas, other, monkeypatch):
+    """JupyterLab answers them in two threads."""
+    panel = Explorer([with_priors(atlas), with_priors(other)])
+    opening, opened, steps = panel.state.open, threading.Event(), []
+
+    def slow(atlas):
+        opened.set()
+        hand.join(0.5)  # who waits for this, and does not change anything meanwhile
+        steps.append(panel.state.prior.kind)
+        opening(atlas)
+
+    def choose():
+        opened.wait(5)
+        panel.prior.value = "gaussian"
+
+    monkeypatch.setattr(panel.state, "open", slow)
+    hand = threading.Thread(target=choose)
+    hand.start()
+    panel.run.value = 1
+    hand.join(10)
+    assert steps == ["standard"] and panel.message.value == ""
+    assert (panel.run.value, panel.prior.value, panel.state.prior.kind) == (1, "gaussian",
+                                                                           "gaussian")
+    assert shows(panel, CENTRE) and panel.sliders[0].description == "axis 1  deed 0"
 
 
 # ---------------------------------------------------------------------------------- the patients

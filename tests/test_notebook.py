@@ -263,6 +263,7 @@ def test_betas_to_compare_are_those_of_the_study_and_of_every_other_run(study):
 
 def test_explorer_gets_slices_of_any_size_and_the_atlas_of_the_study(study, monkeypatch):
     monkeypatch.setattr(notebook.atlas, "load_or_build", lambda *arguments: arguments)
+    monkeypatch.setattr(notebook.atlas, "fittable", lambda *arguments: ())
     assert study.atlas("a run") == ("a run", study.slices, study.split, study.stamp, study.seed)
     assert [study.slices_of(size).size for size in (16, 32)] == [16, 32]
     assert study.slices_of(32).fingerprint == study.slices.fingerprint
@@ -315,6 +316,16 @@ def test_prior_of_a_run_of_other_training_slices_is_refused(environment):
         study.at(seed=1).prior(run, "gaussian")
     with pytest.raises(ValueError, match="slice"):
         study.at(split_by="slice").prior(run, "gaussian")
+
+
+def test_atlas_of_a_run_of_other_training_slices_is_refused(environment):
+    """Else the priors fitted to them would stay with the run."""
+    study = notebook.begin("06")
+    run = study.run(10.0)
+    before = sorted(run.folder.iterdir())
+    with pytest.raises(ValueError, match=r"a run of this study.*'seed': 1.*Use study.at\("):
+        study.at(seed=1).atlas(run)
+    assert sorted(run.folder.iterdir()) == before
 
 
 def test_drawn_slices_are_judged_once_beside_as_many_real_ones(environment, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from hearts import picture
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
-from test_exploration import small_atlas
+from test_exploration import small_atlas, with_priors
 
 from cvae_utils import panels
 from cvae_utils.exploration import STRIP_STEPS, Exploration
@@ -38,10 +38,10 @@ def decoded(content):
 
 def at(view, **values):
     """The view with z1=..., z3=... given."""
-    z = view.z.copy()
+    u = view.u.copy()
     for name, value in values.items():
-        z[int(name[1:])] = value
-    return replace(view, z=z)
+        u[int(name[1:])] = value
+    return replace(view, u=u)
 
 
 def test_png_holds_the_picture_as_it_is():
@@ -137,13 +137,13 @@ CHANGES = {
     (Plane, {"point", "path"}),
 ])
 def test_panel_follows_what_it_shows_and_leaves_no_trace(panel, shown, atlas, view):
-    live = Live(panel, atlas)
+    live = Live(panel, atlas, view.coordinates)
     first = live.png(view)
     assert decoded(first).shape == (round(100 * panel.height), round(100 * panel.width), 3)
     for name, change in CHANGES.items():
         assert (live.png(change(view)) != first) == (name in shown), name
         assert live.png(view) == first
-    assert Live(panel, atlas).png(view) == first
+    assert Live(panel, atlas, view.coordinates).png(view) == first
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def axes():
 
 
 def test_influence_marks_the_selected_bar_and_the_dice_of_the_heart(axes, atlas, view):
-    panel = Influence(axes, atlas)
+    panel = Influence(axes, atlas, view.coordinates)
     labels = [text.get_text() for text in axes.get_xticklabels()]
     assert labels == ["z3", "z1", "z0", "z5", "z4", "z2"]
     active = [label for label, bar in zip(labels, axes.patches)
@@ -167,7 +167,7 @@ def test_influence_marks_the_selected_bar_and_the_dice_of_the_heart(axes, atlas,
 def test_histogram_is_of_the_selected_dimension(axes, atlas, view):
     mu = atlas.posterior.mu
     mu[:, 3] = 0.01  # all slices in one bin, far above the normal curve
-    panel = Histogram(axes, atlas)
+    panel = Histogram(axes, atlas, view.coordinates)
     panel.show(at(view, z3=-1.5))
     heights, edges, _ = panel.steps.get_data()
     assert heights.max() == 1 and (heights > 0).sum() == 1
@@ -186,17 +186,44 @@ def test_histogram_is_of_the_selected_dimension(axes, atlas, view):
     assert heights / heights.sum() == pytest.approx(expected / expected.sum())
 
 
+def test_panels_along_axes_are_those_of_the_prior(atlas):
+    """Of a fitted prior: its own ranking, and the training slices along the axis."""
+    walk = Exploration(with_priors(atlas))
+    walk.use("gaussian")
+    walk.move(1, -1.5)
+    view = walk.view()
+    influence = Influence(Figure().subplots(), atlas, view.coordinates)
+    labels = [text.get_text() for text in influence.ax.get_xticklabels()]
+    assert labels == ["axis 3", "axis 1", "axis 2", "axis 4", "axis 5", "axis 6"]
+    influence.show(view)
+    assert influence.bar.get_x() + 0.4 == 2 and influence.bar.get_height() == pytest.approx(0.5)
+    colours = [bar.get_facecolor() for bar in influence.ax.patches[:6]]
+    assert [colour == colours[0] for colour in colours] == [True] * 3 + [False] * 3  # active
+
+    histogram = Histogram(Figure().subplots(), atlas, view.coordinates)
+    histogram.show(view)
+    assert histogram.text.get_text() == "axis 2 = −1.5"
+    assert histogram.ax.get_xlabel() == "value in SD of the prior"
+    heights, edges, _ = histogram.steps.get_data()
+    # The second axis is dimension 1, one long, from -0.5.
+    expected, _ = np.histogram(atlas.posterior.sample()[:, 1] + 0.5, edges, density=True)
+    assert heights / heights.sum() == pytest.approx(expected / expected.sum(), abs=0.02)
+    texts = [ax.get_title(loc="left") for part in panels.twin(view, atlas, "").subfigs
+             for ax in part.axes]
+    assert "axis 2 from -3 to 3, the others where they are" in texts
+
+
 @pytest.mark.parametrize(("value", "shown"), [(3.2, 3.2), (9.0, 3.5), (-9.0, -3.5)])
 def test_value_beyond_the_histogram_stays_at_its_edge(axes, atlas, view, value, shown):
     np.clip(atlas.posterior.mu, -3, 3, out=atlas.posterior.mu)
-    panel = Histogram(axes, atlas)
+    panel = Histogram(axes, atlas, view.coordinates)
     panel.show(at(view, z3=value))
     assert panel.line.get_xdata()[0] == pytest.approx(shown)
     assert panel.text.get_text() == f"z3 = {value:.1f}".replace("-", "−")
 
 
 def test_plane_shows_the_point_its_error_and_the_path(axes, atlas, view):
-    panel = Plane(axes, atlas)
+    panel = Plane(axes, atlas, view.coordinates)
     low, high = atlas.plane.min(axis=0), atlas.plane.max(axis=0)
     for limits, a, b in zip((axes.get_xlim(), axes.get_ylim()), low, high):
         assert limits[0] < a and b < limits[1]
