@@ -164,8 +164,8 @@ def fig22_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 
             area.axhline(100 * areas[name], color=colour, linestyle=":", linewidth=1)
     dice.set(title="soft Dice", ylim=(0, 1), xlabel="step")
     gradient.set(title="share of the squared gradient, %", ylim=(0, 100), xlabel="step")
-    area.set(title="drawn area, % of the picture (dotted: true)", xlabel="step", ylim=(0, None))
-    figure.legend(*gradient.get_legend_handles_labels(), loc="outside lower center", ncols=4,
+    area.set(title="drawn area, % (dotted: true)", xlabel="step", ylim=(0, None))
+    figure.legend(*gradient.get_legend_handles_labels(), loc="outside upper center", ncols=4,
                   frameon=False)
     return figure
 

@@ -117,9 +117,10 @@ class Study:
 
     def betas(self) -> list[float]:
         """The betas to compare: those of profiles.BETAS, and every other one of which there is a
-        complete run like those, for instance trained from a shell."""
+        complete run like those, for instance trained from a shell; but not 0, which is a plain
+        auto-encoder."""
         found = train.find_betas(self._config(profiles.BETAS[0]), self.data_folder / "runs")
-        return sorted({*profiles.BETAS, *found})
+        return sorted({*profiles.BETAS, *(beta for beta in found if beta > 0)})
 
     def _config(self, beta: float) -> train.RunConfig:
         return train.RunConfig(self.profile, beta, seed=self.seed, split_by=self.split_by,
