@@ -252,7 +252,8 @@ def test_as_many_processes_train_as_are_asked_for(environment, source, monkeypat
 
 def test_betas_to_compare_are_those_of_the_study_and_of_every_other_run(study):
     assert study.betas() == list(profiles.BETAS)
-    for config in (study._config(0.0), study._config(50.0), replace(study._config(60.0), schedule="linear"),
+    for config in (study._config(0.0), study._config(50.0),
+                   replace(study._config(60.0), schedule="linear"),
                    replace(study._config(70.0), split_by="slice"),
                    replace(study._config(80.0), seed=7)):
         folder = study.data_folder / "runs" / config.folder_name
