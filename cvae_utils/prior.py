@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 from cvae_utils import augment
 from cvae_utils.dataset import Slices, read_rows
-from cvae_utils.latents import Posterior, encode
+from cvae_utils.latents import LIMIT, STEPS, Posterior, encode, traverse
 from cvae_utils.runs import Run
 from cvae_utils.storage import DataError, code_stamp, write_bytes
 
@@ -87,6 +87,11 @@ class Prior:
                          - np.log(np.diag(root)).sum() - 0.5 * len(mean) * np.log(2 * np.pi))
         return logsumexp(parts, axis=0)
 
+    def traverse(self, axis: int, steps: int = STEPS, limit: float = LIMIT) -> np.ndarray:
+        """z (steps, Z) along one principal axis, from -limit to limit standard deviations, through
+        the mean."""
+        return self.from_axes(traverse(axis, self.latent_dim, steps, limit))
+
     def from_axes(self, u: np.ndarray) -> np.ndarray:
         """Coordinates along the principal axes (..., Z), in standard deviations -> z."""
         return (self.mean + u @ self.axes.T).astype(np.float32)
@@ -151,7 +156,7 @@ def _choose_mixture(training: np.ndarray, validation: np.ndarray, ridge: float, 
         if components > 1 and len(training) < 2 * components * training.shape[1]:
             break  # fewer points than a full covariance has directions, twice over
         fitted[components] = GaussianMixture(components, reg_covar=ridge, random_state=seed,
-                                             max_iter=200, tol=1e-3).fit(training)
+                                             max_iter=200, tol=1e-2).fit(training)
     scores = {n: float(mixture.score(validation)) for n, mixture in fitted.items()}
     return fitted[max(scores, key=scores.get)], scores
 

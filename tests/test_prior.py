@@ -91,6 +91,13 @@ def test_coordinates_along_the_axes_go_there_and_back(fitted):
     assert one == pytest.approx(fitted.axes[:, 0], abs=1e-5)
 
 
+def test_traversal_goes_along_one_axis_through_the_mean(fitted):
+    walk = fitted.traverse(1, steps=5, limit=2.0)
+    assert walk.shape == (5, 3) and walk[2] == pytest.approx(fitted.mean, abs=1e-5)
+    assert fitted.to_axes(walk)[:, 1] == pytest.approx([-2, -1, 0, 1, 2], abs=1e-4)
+    assert fitted.to_axes(walk)[:, [0, 2]] == pytest.approx(0, abs=1e-4)
+
+
 def test_axes_are_in_the_order_of_what_they_tell_of_the_slice(two_clumps):
     """The ignored dimension has more variance than it tells: it comes last, with no signal."""
     found = prior.fit("gaussian", *two_clumps)
