@@ -365,7 +365,7 @@ def test_runs_that_come_along_are_listed_from_the_highest_beta(tmp_path):
 
 # ------------------------------------------------------------------------ come with the repository
 @pytest.mark.parametrize(("name", "beta"), [("quick-beta1000", 1000), ("quick-beta10", 10),
-                                            ("quick-beta1", 1)])
+                                            ("quick-beta1", 1), ("quick-sharp-beta50", 50)])
 def test_run_of_the_repository_opens_and_is_small(name, beta):
     folder = atlas.PRETRAINED / name
     found = atlas.pretrained(name)
@@ -378,13 +378,14 @@ def test_run_of_the_repository_opens_and_is_small(name, beta):
         :found.run.results["active_dimensions"]]
     assert found.ranking["dimension"].iloc[0] in found.active
     files = contents(folder)
-    assert sum(map(len, files.values())) < 2e6
+    assert sum(map(len, files.values())) < 4e6
+    assert set(found.priors) == {"standard", "gaussian", "mixture"}
     assert {name.rpartition(".")[2] for name in files} == {"safetensors", "json", "csv"}
 
 
-def test_repository_comes_with_three_runs():
+def test_repository_comes_with_four_runs():
     assert [path.name for path in atlas.pretrained_folders()] == [
-        "quick-beta1000", "quick-beta10", "quick-beta1"]
+        "quick-beta1000", "quick-sharp-beta50", "quick-beta10", "quick-beta1"]
 
 
 @pytest.mark.real_data
