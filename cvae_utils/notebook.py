@@ -250,7 +250,7 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     what is published; CVAE_OUT redirects everything. CVAE_PROCESSES trains on so many GPUs at once.
     Raises acdc.DataError or ValueError if a setting or the data set cannot be used.
     """
-    pd.set_option("display.width", 160, "display.max_columns", 40, "display.max_rows", 60)
+    pd.set_option("display.width", 400, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
     profile = profiles.active_profile()
     out = output_root()

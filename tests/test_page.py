@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cvae_utils import atlas, latents, metrics, page
+from cvae_utils import latents, metrics, page
 from cvae_utils.atlas import Atlas
 from cvae_utils.labels import GROUPS
 from cvae_utils.runs import Run, build_model
