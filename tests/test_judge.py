@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hearts import picture
+from hearts import picture, square_heart
 from scipy.linalg import sqrtm
 
 from cvae_utils import judge, metrics
@@ -129,15 +129,6 @@ def test_reference_is_the_same_in_blocks(monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------- criteria
-def square_heart():
-    """LV 8 x 8 in a wall of 4 pixels, and an RV to its left, in 40 x 40."""
-    heart = np.zeros((40, 40), dtype=np.uint8)
-    heart[12:28, 14:30] = MYO
-    heart[16:24, 18:26] = LV
-    heart[14:26, 6:14] = RV
-    return heart
-
-
 def painted(*strokes):
     """square_heart with strokes (rows, columns, label) over it."""
     heart = square_heart()
