@@ -149,7 +149,7 @@ def _further_tables(found: dict) -> dict[str, str]:
         "schedules": table(found["schedules"], "schedule", {
             "test_dice": "test Dice", "gain": "above none", "train_kl": "KL of training slices",
             "test_kl": "KL of test slices"}),
-        "splits": table(found["splits"], "beta", {
+        "splits": table(found["splits"], "model", {
             "slice": "test Dice, split by slice", "patient": "split by patient",
             "difference": "difference"}),
     }

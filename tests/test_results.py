@@ -265,7 +265,7 @@ def further():
             for n in range(2)]
     schedules = [{"schedule": "linear", "seed": n, "test_dice": 0.86, "gain": 0.01 * n,
                   "train_kl": 6.0, "test_kl": 6.1} for n in range(2)]
-    splits = [{"beta": 1.0, "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
+    splits = [{"model": "beta 1", "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
               for n in range(2)]
     return {"final": final, "real": real, "schedules": schedules, "splits": splits,
             "data": "Data: A; seed 0", "claims": []}
@@ -278,5 +278,5 @@ def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
     assert "over 2 seeds" in tables["beyond"] and "seed 0 and the next 1" in tables["beyond"]
     assert "Real test slices: 0.980 valid, 0.990 where" in tables["beyond"]
     assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
-    assert "0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
+    assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
     assert "beyond" not in readme_tables(study)
