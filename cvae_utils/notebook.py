@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -159,11 +159,11 @@ class Study:
             write_json(path, found)
         return found
 
-    def rows(self, model: str, run: runs.Run) -> list[dict]:
-        """A row for each prior of a run: model, beta, seed, prior, the run's results and what it
-        draws from that prior, `judge_run`."""
+    def rows(self, model: str, run: runs.Run, kinds: Sequence[str] = priors.KINDS) -> list[dict]:
+        """A row for each of these priors of a run: model, beta, seed, prior, the run's results and
+        what it draws from that prior, `judge_run`."""
         return [{"model": model, "beta": run.config["beta"], "seed": self.seed, "prior": kind,
-                 **run.results, **self.judge_run(run, kind)} for kind in priors.KINDS]
+                 **run.results, **self.judge_run(run, kind)} for kind in kinds]
 
     def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
         """The same of principal components, with a Gaussian and a mixture of their scores."""
