@@ -162,8 +162,11 @@ class Study:
     def rows(self, model: str, run: runs.Run, kinds: Sequence[str] = priors.KINDS) -> list[dict]:
         """A row for each of these priors of a run: model, beta, seed, prior, the run's results and
         what it draws from that prior, `judge_run`."""
+        results = run.results
+        if not run.config["beta"]:  # the KL of a plain auto-encoder means nothing
+            results = results | {name: np.nan for name in results if name.endswith("_kl")}
         return [{"model": model, "beta": run.config["beta"], "seed": self.seed, "prior": kind,
-                 **run.results, **self.judge_run(run, kind)} for kind in kinds]
+                 **results, **self.judge_run(run, kind)} for kind in kinds]
 
     def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
         """The same of principal components, with a Gaussian and a mixture of their scores."""
