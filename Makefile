@@ -1,4 +1,5 @@
-# make run    virtual environment, packages, the notebooks from top to bottom, figures
+# make run    virtual environment, packages, the notebooks from top to bottom, figures;
+#             make run NOTEBOOKS="01 02" for those whose names start so
 # make test   the same set-up; unit tests, then the notebooks against their stored outputs
 # make lab    the same set-up; JupyterLab
 # make lint   ruff
@@ -11,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: run test lab lint
 
 run: $(READY)
-	$(BIN)/python notebooks/run_all.py
+	$(BIN)/python notebooks/run_all.py $(NOTEBOOKS)
 
 test: $(READY)
 	$(BIN)/python -m pytest tests

@@ -10,8 +10,9 @@ from matplotlib.lines import Line2D
 from cvae_utils.figures import GREY, PAIR, class_legend, new_figure, show_tiles
 from cvae_utils.labels import COLOURS, STRUCTURE_NAMES, Label
 
-#: Okabe and Ito, in the order in which models appear.
-MODEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: Okabe and Ito, and a brown, in the order in which models appear.
+MODEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
+                 "#8C6D31")
 PRIOR_MARKERS = {"standard": "o", "gaussian": "s", "mixture": "D"}
 
 
@@ -19,10 +20,11 @@ def fig17_priors(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
                  title: str) -> Figure:
     """A row of drawn slices for each prior; samples: {name: (C, S, S)}, valid: {name: share}."""
     maps = np.stack(list(samples.values()))
-    figure = new_figure(0.45 + 0.72 * len(maps))
+    figure = new_figure(0.75 + 0.72 * len(maps))
     show_tiles(figure.subplots(), maps,
                [f"{name}\n{100 * valid[name]:.1f} % valid" for name in samples])
     figure.suptitle(title)
+    class_legend(figure, "outside lower left")
     return figure
 
 
@@ -31,25 +33,24 @@ def fig18_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     """Beta over the training for each schedule, and what it gains at the same rate.
 
     curves: {schedule: (share of the training, beta)}; gain: (seeds, schedules), test Dice above
-    that of constant beta.
+    that of the controlled rate alone.
     """
     figure = new_figure(3.3)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    for (name, (x, beta)), colour in zip(curves.items(), MODEL_COLOURS):
-        left.plot(x, beta, color=colour, label=name, linewidth=1.4)
+    colours = dict(zip(curves, MODEL_COLOURS))
+    for name, (x, beta) in curves.items():
+        left.plot(x, beta, color=colours[name], label=name, linewidth=1.4)
     left.set(yscale="log", xlabel="share of the training", ylabel=r"$\beta$")
     left.legend(frameon=False, loc="lower right")
-    for row, (name, colour) in enumerate(zip(curves, MODEL_COLOURS)):
-        if name not in gain:
-            continue
-        values = gain[name].to_numpy()
+    for row, name in enumerate(gain):
+        values, colour = gain[name].to_numpy(), colours.get(name, GREY)
         right.plot(values, np.full(len(values), row), "o", color=colour, markersize=4, alpha=0.6)
         right.errorbar(values.mean(), row + 0.22, xerr=values.std(ddof=1), fmt="D", color=colour,
                        markersize=5, capsize=3)
     right.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    right.set_yticks(range(len(curves)), curves)
-    right.set_ylim(len(curves) - 0.4, -0.4)
-    right.set_xlabel("test Dice above that of constant beta, at the same rate\n"
+    right.set_yticks(range(gain.shape[1]), gain.columns)
+    right.set_ylim(gain.shape[1] - 0.4, -0.4)
+    right.set_xlabel("test Dice above that of the controlled rate, at its KL\n"
                      "(circles: seeds; diamonds: mean and standard deviation)")
     return figure
 
@@ -64,7 +65,7 @@ def fig19_sharp(test: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, neares
     show_tiles(figure.subplots(), np.stack([test, rebuilt, drawn, nearest]),
                ["unseen patients", "rebuilt", "drawn", "nearest\ntraining slice"])
     figure.suptitle(title)
-    class_legend(figure)
+    class_legend(figure, "outside lower left")
     return figure
 
 
@@ -90,17 +91,23 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                  published: Sequence[Mapping] = ()) -> Figure:
     """Reconstruction against generation: test Dice and the share of samples that are not valid.
 
-    points: one row a model and prior, with panel, family, label, prior, dice, dice_sd, valid,
-    valid_sd; each panel is a protocol, and a line joins the priors of one model. real: {panel:
+    points: one row a model and prior, with panel, family, label, note, prior, dice, dice_sd, valid,
+    valid_sd; each panel is a protocol, a line joins the priors of one label, and its note stands
+    beside it. real: {panel:
     share of valid real slices}. published: protocol.PUBLISHED, drawn in the last panel. The axis
     of validity is logarithmic in what is not valid, and ends where a thousand samples do.
     """
     panels = list(dict.fromkeys(points["panel"]))
     figure = new_figure(4.8)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    colours = dict(zip(dict.fromkeys(points["family"]), MODEL_COLOURS))
+    families = list(dict.fromkeys(points["family"]))
+    if len(families) > len(MODEL_COLOURS):
+        raise ValueError(f"expected at most {len(MODEL_COLOURS)} families, which have a colour "
+                         f"each, found {families}: draw fewer of them")
+    colours = dict(zip(families, MODEL_COLOURS))
     for ax, panel in zip(axes, panels):
-        for label, rows in points[points["panel"] == panel].groupby("label", sort=False):
+        here = points[points["panel"] == panel]
+        for number, (_, rows) in enumerate(here.groupby("label", sort=False)):
             colour = colours[rows["family"].iloc[0]]
             broken = _not_valid(rows["valid"])
             ax.plot(rows["dice"], broken, color=colour, linewidth=0.8, alpha=0.6)
@@ -108,20 +115,22 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                 ax.errorbar(row.dice, height, xerr=row.dice_sd, fmt=PRIOR_MARKERS[row.prior],
                             color=colour, markersize=5.5, elinewidth=0.8,
                             markerfacecolor="white" if row.prior == "standard" else colour)
-            ax.annotate(label, (rows["dice"].iloc[0], broken.max()), xytext=(0, -11), ha="center",
-                        textcoords="offset points", fontsize=7, color=colour)
+            # Models with one Dice have their names below each other.
+            ax.annotate(rows["note"].iloc[0], (rows["dice"].iloc[0], broken.max()), ha="center",
+                        fontsize=7, color=colour, textcoords="offset points",
+                        xytext=(0, -11 - 9 * (number % 2)))
         mark = _not_valid(real[panel])
         ax.axhline(mark, color=GREY, linestyle="--", linewidth=1)
         ax.annotate("real test slices", (0.02, mark), xytext=(0, 3), fontsize=7.5, color=GREY,
                     xycoords=("axes fraction", "data"), textcoords="offset points")
-        ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(160, 0.08))
+        ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(220, 0.08))
     for row in published:
         dice, broken = np.array(row["dice"]), _not_valid(np.array(row["valid"]))
         axes[-1].plot(dice, np.sort(broken)[::-1], "x-", color=GREY, markersize=6)
         axes[-1].annotate(row["title"], (dice.mean(), broken.max()), xytext=(0, -11), ha="center",
                           textcoords="offset points", fontsize=7, color=GREY)
     if published:
-        axes[-1].margins(x=0.15)
+        axes[-1].margins(x=0.25)
     axes[0].set_yticks([100, 10, 1, 0.1], ["100", "10", "1", "0.1 or less"])
     axes[0].set_ylabel("samples that are not valid, %")
     handles = [Line2D([], [], marker="o", linestyle="", color=c, label=m)

@@ -64,16 +64,34 @@ class Reference:
         return np.nan_to_num((table.to_numpy() - self.mean) / self.sd, nan=0.0)
 
 
-def judge(maps: np.ndarray, reference: Reference, mm_per_pixel, neighbours: int = 5) -> dict:
+def judge(maps: np.ndarray, reference: Reference, mm_per_pixel) -> dict[str, float]:
+    """All numbers of label maps (N, S, S): `valid_shares` and `beside_training`."""
+    return valid_shares(maps, mm_per_pixel) | beside_training(maps, reference)
+
+
+def judge_drawn(drawn: np.ndarray, reference: Reference, mm_per_pixel: float,
+                counts: dict[str, int]) -> dict[str, float]:
+    """The numbers of drawn slices (N, S, S), to stand beside those of parts of the real ones.
+
+    counts: slices of each part. `valid_shares` of all that are drawn, and `beside_training` of as
+    many as each part has, as "part_number". Raises ValueError if there are fewer than a part has.
+    """
+    if len(drawn) < max(counts.values()):
+        raise ValueError(f"expected at least {max(counts.values())} drawn slices, as many as the "
+                         f"largest of the parts has, found {len(drawn)}; draw more")
+    return valid_shares(drawn, mm_per_pixel) | {
+        f"{part}_{name}": value for part, count in counts.items()
+        for name, value in beside_training(drawn[:count], reference).items()}
+
+
+def beside_training(maps: np.ndarray, reference: Reference, neighbours: int = 5,
+                    ) -> dict[str, float]:
     """The numbers of label maps (N, S, S), drawn or real, beside the training slices.
 
-    mm_per_pixel: (N,) or one number; drawn slices have no spacing, give them the training median.
-    Frechet distance, density and coverage depend on how many slices there are: compare drawn with
-    held-out maps at equal N only. Raises ValueError for fewer than two maps, maps of another size
-    than the training slices, or no more training slices than neighbours. Returns floats:
+    They depend on how many slices there are: compare drawn with held-out maps at equal N only.
+    Raises ValueError for fewer than two maps, maps of another size than the training slices, or no
+    more training slices than neighbours. Returns floats:
 
-    valid, valid_open_wall   share that passes metrics.is_valid, and without LV-background
-    valid_sixteen            share with LV and MYO that breaks none of `criteria`
     no_rv                    share without RV
     frechet                  `frechet_distance` from the training slices' descriptors, in sd^2
     density, coverage        `density_coverage` of the training slices' descriptors
@@ -86,7 +104,7 @@ def judge(maps: np.ndarray, reference: Reference, mm_per_pixel, neighbours: int 
     density, coverage = density_coverage(reference.points, points, neighbours)
     nearest = nearest_training(maps, reference.maps)
     sizes = [list(metrics.DESCRIPTORS).index(f"area_{label.name.lower()}") for label in STRUCTURES]
-    return valid_shares(maps, mm_per_pixel) | {
+    return {
         "no_rv": float((metrics.areas(maps)[:, 0] == 0).mean()),
         "frechet": frechet_distance(points, reference.points),
         "density": density, "coverage": coverage,
@@ -95,23 +113,13 @@ def judge(maps: np.ndarray, reference: Reference, mm_per_pixel, neighbours: int 
     }
 
 
-def judge_drawn(drawn: np.ndarray, reference: Reference, mm_per_pixel: float,
-                counts: dict[str, int]) -> dict[str, float]:
-    """The numbers of drawn slices (N, S, S), to stand beside those of parts of the real ones.
-
-    counts: slices of each part. `judge` of as many drawn ones, as "part_number", and
-    `valid_shares` of all. Raises ValueError if there are fewer than a part has.
-    """
-    if len(drawn) < max(counts.values()):
-        raise ValueError(f"expected at least {max(counts.values())} drawn slices, as many as the "
-                         f"largest of the parts has, found {len(drawn)}; draw more")
-    return valid_shares(drawn, mm_per_pixel) | {
-        f"{part}_{name}": value for part, count in counts.items()
-        for name, value in judge(drawn[:count], reference, mm_per_pixel).items()}
-
-
 def valid_shares(maps: np.ndarray, mm_per_pixel) -> dict[str, float]:
-    """The first three numbers of `judge`, which need no training slices."""
+    """Anatomy of label maps (N, S, S). mm_per_pixel: (N,) or one number; drawn slices have no
+    spacing, give them the training median. Returns floats:
+
+    valid, valid_open_wall   share that passes metrics.is_valid, and without LV-background
+    valid_sixteen            share with LV and MYO that breaks none of `criteria`
+    """
     heart = (metrics.areas(maps)[:, 1:] > 0).all(axis=1)
     broken = criteria(maps, mm_per_pixel)
     nine = broken[list(CRITERIA[:9])]

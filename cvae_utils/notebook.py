@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -159,11 +159,14 @@ class Study:
             write_json(path, found)
         return found
 
-    def rows(self, model: str, run: runs.Run) -> list[dict]:
-        """A row for each prior of a run: model, beta, seed, prior, the run's results and what it
-        draws from that prior, `judge_run`."""
+    def rows(self, model: str, run: runs.Run, kinds: Sequence[str] = priors.KINDS) -> list[dict]:
+        """A row for each of these priors of a run: model, beta, seed, prior, the run's results and
+        what it draws from that prior, `judge_run`."""
+        results = run.results
+        if not run.config["beta"]:  # the KL of a plain auto-encoder means nothing
+            results = results | {name: np.nan for name in results if name.endswith("_kl")}
         return [{"model": model, "beta": run.config["beta"], "seed": self.seed, "prior": kind,
-                 **run.results, **self.judge_run(run, kind)} for kind in priors.KINDS]
+                 **results, **self.judge_run(run, kind)} for kind in kinds]
 
     def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
         """The same of principal components, with a Gaussian and a mixture of their scores."""
@@ -250,7 +253,7 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     what is published; CVAE_OUT redirects everything. CVAE_PROCESSES trains on so many GPUs at once.
     Raises acdc.DataError or ValueError if a setting or the data set cannot be used.
     """
-    pd.set_option("display.width", 160, "display.max_columns", 40, "display.max_rows", 60)
+    pd.set_option("display.width", 400, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
     profile = profiles.active_profile()
     out = output_root()

@@ -17,10 +17,11 @@ from torch import nn
 
 from cvae_utils import latents
 from cvae_utils.acdc import PHASES
-from cvae_utils.atlas import Atlas
+from cvae_utils.atlas import Atlas, load, pretrained_folders
 from cvae_utils.download import CITATION, LICENCE
 from cvae_utils.labels import COLOURS, GROUP_COLOURS, LONG_NAMES, Label, groups_of
 from cvae_utils.model import Upsample
+from cvae_utils.profiles import PUBLISHED
 from cvae_utils.storage import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -32,6 +33,14 @@ LICENCES = {
 }
 LAYERS = {nn.Linear: "linear", Upsample: "up", nn.Conv2d: "conv"}
 NEIGHBOURS = 15  # as latents.place
+
+
+def runs_of_repository() -> list[Atlas]:
+    """The runs of figures/explorer.html: those of the profile that is published, but not its wider
+    ones, whose weights would make the page several times as large. The last one, which the page
+    opens on, has the highest beta: there z = 0 is a heart."""
+    runs = [load(folder) for folder in reversed(pretrained_folders())]
+    return [run for run in runs if run.run.config["profile"]["name"] == PUBLISHED]
 
 
 def build(atlases: Sequence[Atlas]) -> str:

@@ -64,13 +64,34 @@ def mean_sd(rows: pd.DataFrame, by: str | list[str], columns: dict[str, str],
     """Mean and standard deviation over seeds as text, "0.931 +- 0.004".
 
     rows: one a seed and whatever `by` names; columns: {column: its title}. A single row has no
-    standard deviation.
+    standard deviation, and what is nowhere known is left empty.
     """
     groups = rows.groupby(by, sort=False)[list(columns)]
     mean, sd = groups.mean(), groups.std(ddof=1)
     text = mean.map(form.format).where(sd.isna(), mean.map(form.format) + " +- "
                                        + sd.map(form.format))
-    return text.rename(columns=columns)
+    return text.where(mean.notna(), "").rename(columns=columns)
+
+
+def beside_real(rows: pd.DataFrame, real: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Rows of drawn slices (Study.rows) with columns that compare them to real ones of that part.
+
+    real: one row a seed (Study.judge_real and seed). more_valid, more_coverage: share of valid
+    samples, and coverage, above those of the real slices of the same seed; distance: to the nearest
+    training slice, over theirs.
+    """
+    def of(name: str) -> pd.Series:
+        return rows["seed"].map(real.set_index("seed")[name])
+
+    return rows.assign(more_valid=rows["valid"] - of("valid"),
+                       more_coverage=rows[f"{part}_coverage"] - of("coverage"),
+                       distance=rows[f"{part}_nearest"] / of("nearest"))
+
+
+def passes(found: pd.DataFrame) -> pd.Series:
+    """Whether drawn slices pass as real ones: what the text of notebook 06 says, row by row."""
+    return ((found["more_valid"] >= 0) & (found["valid_open_wall"] >= 0.99)
+            & (found["more_coverage"] >= -0.05) & (found["distance"] >= 0.9))
 
 
 def _plain(value):
@@ -147,9 +168,9 @@ def _further_tables(found: dict) -> dict[str, str]:
         + f" Real test slices: {real['valid']:.3f} valid, {real['valid_open_wall']:.3f} where the "
           f"wall may be open, coverage {real['coverage']:.3f}, distance 1.",
         "schedules": table(found["schedules"], "schedule", {
-            "test_dice": "test Dice", "gain": "above none", "train_kl": "KL of training slices",
-            "test_kl": "KL of test slices"}),
-        "splits": table(found["splits"], "beta", {
+            "test_dice": "test Dice", "gain": "above the controlled rate, at its KL",
+            "train_kl": "KL of training slices", "test_kl": "KL of test slices"}),
+        "splits": table(found["splits"], "model", {
             "slice": "test Dice, split by slice", "patient": "split by patient",
             "difference": "difference"}),
     }

@@ -11,11 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cvae_utils import atlas, page  # noqa: E402
+from cvae_utils import atlas, page, profiles  # noqa: E402
 from cvae_utils.notebook import begin  # noqa: E402
 from cvae_utils.storage import REPOSITORY  # noqa: E402
 
-BETAS = (1.0, 10.0, 1000.0)
+BETAS = (1.0, 10.0, 1000.0)  # of the page, which has to be small, too
 
 if __name__ == "__main__":
     study = begin("pretrained")
@@ -23,6 +23,7 @@ if __name__ == "__main__":
         raise SystemExit("expected ACDC labels, found only the phantom: set ACDC_ROOT")
     for beta in BETAS:
         atlas.export(study.atlas(study.run(beta)), f"{study.profile.name}-beta{beta:g}")
-    runs = [atlas.load(folder) for folder in atlas.pretrained_folders()]
-    # The page opens on its last run: the one whose origin is a heart.
-    page.write(runs[::-1], REPOSITORY / "figures" / "explorer.html")
+    sharp = study.at(profile=study.profile.sharp)
+    for beta in profiles.SHARP_BETAS:
+        atlas.export(sharp.atlas(sharp.run(beta)), f"{sharp.profile.name}-beta{beta:g}")
+    page.write(page.runs_of_repository(), REPOSITORY / "figures" / "explorer.html")

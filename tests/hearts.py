@@ -24,3 +24,12 @@ def picture(side=64, **shape):
     """A heart in the middle of a square picture (side, side) whose side is the unit of length."""
     ticks = (np.arange(side) + 0.5) / side - 0.5
     return paint(ticks[None, :], ticks[:, None], **shape)
+
+
+def square_heart():
+    """LV 8 x 8 in a wall of 4 pixels, and an RV to its left, in 40 x 40."""
+    heart = np.zeros((40, 40), dtype=np.uint8)
+    heart[12:28, 14:30] = Label.MYO
+    heart[16:24, 18:26] = Label.LV
+    heart[14:26, 6:14] = Label.RV
+    return heart

@@ -16,7 +16,7 @@ def points():
     rows = [("A", "VAE", "beta 1", "standard", 0.9, 0.2), ("A", "VAE", "beta 1", "mixture", 0.9, 1),
             ("B", "here", "here", "standard", 0.8, 0.5)]
     table = pd.DataFrame(rows, columns=["panel", "family", "label", "prior", "dice", "valid"])
-    return table.assign(dice_sd=0.01, valid_sd=0.0)
+    return table.assign(dice_sd=0.01, valid_sd=0.0, note=table["label"])
 
 
 def texts(ax):
@@ -37,12 +37,19 @@ def test_pareto_joins_the_priors_of_a_model_and_ends_where_samples_do(points, tm
     assert "published" not in [t.get_text() for t in alone.legends[0].get_texts()]
 
 
+def test_more_families_than_colours_are_refused(points):
+    many = pd.concat([points.assign(family=f"family {n}") for n in range(9)])
+    with pytest.raises(ValueError, match="at most 8 families.*draw fewer"):
+        further_figures.fig21_pareto(many, {"A": 0.98, "B": 0.99})
+
+
 def test_schedules_stand_beside_what_they_gain(tmp_path):
     curves = {name: (np.linspace(0, 1, 5), np.full(5, 100.0)) for name in ("linear", "cyclical")}
-    gain = pd.DataFrame({"linear": [0.01, 0.03], "cyclical": [-0.02, 0.0]})
+    gain = pd.DataFrame({"none": [0.01, 0.03], "cyclical": [-0.02, 0.0]})
     figure = further_figures.fig18_schedules(curves, gain)
     left, right = figure.axes
-    assert [t.get_text() for t in right.get_yticklabels()] == ["linear", "cyclical"]
+    assert [t.get_text() for t in right.get_yticklabels()] == ["none", "cyclical"]
+    assert right.lines[0].get_color() not in {line.get_color() for line in left.lines}
     assert right.lines[0].get_xdata() == pytest.approx([0.01, 0.03])
     assert right.lines[1].get_xdata() == pytest.approx([0.02])  # the mean
     save_figure(figure, tmp_path / "schedules.png")

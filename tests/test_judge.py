@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hearts import picture
+from hearts import picture, square_heart
 from scipy.linalg import sqrtm
 
 from cvae_utils import judge, metrics
@@ -129,15 +129,6 @@ def test_reference_is_the_same_in_blocks(monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------- criteria
-def square_heart():
-    """LV 8 x 8 in a wall of 4 pixels, and an RV to its left, in 40 x 40."""
-    heart = np.zeros((40, 40), dtype=np.uint8)
-    heart[12:28, 14:30] = MYO
-    heart[16:24, 18:26] = LV
-    heart[14:26, 6:14] = RV
-    return heart
-
-
 def painted(*strokes):
     """square_heart with strokes (rows, columns, label) over it."""
     heart = square_heart()
@@ -259,9 +250,10 @@ def test_shares_of_a_judgement_by_hand():
         painted((20, 13, 0)),  # gap between RV and MYO, which the nine rules let pass
         painted((slice(16, 24), slice(18, 26), MYO)),  # no LV
     ])
-    found = judge.judge(maps, Reference(maps), 2.0, neighbours=2)
-    assert [found[name] for name in ("valid", "valid_open_wall", "valid_sixteen", "no_rv")] == [
-        3 / 5, 4 / 5, 2 / 5, 1 / 5]
+    found = judge.valid_shares(maps, 2.0)
+    assert [found[name] for name in ("valid", "valid_open_wall", "valid_sixteen")] == [
+        3 / 5, 4 / 5, 2 / 5]
+    assert judge.beside_training(maps, Reference(maps), neighbours=2)["no_rv"] == 1 / 5
     assert found["valid"] == metrics.is_valid(maps).mean()
     assert found["valid_open_wall"] == metrics.is_valid(maps, open_wall_allowed=True).mean()
 
@@ -269,13 +261,13 @@ def test_shares_of_a_judgement_by_hand():
 def test_distances_of_a_judgement_by_hand():
     training = np.stack([rows_of(count, count, count) for count in (1, 2, 3)])
     maps = training[[0, 2]]
-    found = judge.judge(maps, reference := Reference(training), 2.0, neighbours=1)
+    found = judge.beside_training(maps, reference := Reference(training), neighbours=1)
     assert found["spread"] == pytest.approx(1 / np.sqrt(2 / 3))  # deviations -1, 1 of -1, 0, 1
     assert found["frechet"] == frechet_distance(reference.of(maps), reference.points) > 0
     expected = density_coverage(reference.points, reference.of(maps), 1)
     assert (found["density"], found["coverage"]) == expected
     far = np.stack([maps[0], maps[1], rows_of(lv=1)])  # Dice 1 of LV alone, 0 of RV and MYO
-    found = judge.judge(far, reference, 2.0, neighbours=1)
+    found = judge.beside_training(far, reference, neighbours=1)
     assert found["nearest"] == 0 and found["specificity"] == pytest.approx((0 + 0 + 2 / 3) / 3)
 
 

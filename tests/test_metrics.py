@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hearts import picture
+from hearts import picture, square_heart
 
 from cvae_utils import metrics
 from cvae_utils.labels import Label
@@ -47,15 +47,6 @@ def test_mean_by_class_leaves_absent_classes_out():
 
 
 # --------------------------------------------------------------------------------------- validity
-def square_heart():
-    """LV 8 x 8 in a wall of 4 pixels, and an RV to its left, in 40 x 40."""
-    heart = np.zeros((40, 40), dtype=np.uint8)
-    heart[12:28, 14:30] = MYO
-    heart[16:24, 18:26] = LV
-    heart[14:26, 6:14] = RV
-    return heart
-
-
 def no_rv(heart):
     heart[heart == RV] = 0
 

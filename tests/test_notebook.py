@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from cvae_utils import hardware, notebook, profiles, train
+from cvae_utils import disentanglement, hardware, notebook, profiles, protocol, train
 from cvae_utils.acdc import DataError
 
 
@@ -360,3 +360,46 @@ def test_seeds_are_the_study_itself_and_the_next_ones(environment):
     assert [other.seed for other in study.seeds] == [5, 6]
     assert np.array_equal(study.seeds[0].split["test"], study.split["test"])
     assert not np.array_equal(study.seeds[1].split["test"], study.split["test"])
+
+
+def test_rows_are_one_a_prior_and_hold_results_and_what_is_drawn(environment):
+    study = notebook.begin("06")
+    run = study.run(10.0)
+    rows = study.rows("beta 10", run)
+    assert [row["prior"] for row in rows] == ["standard", "gaussian", "mixture"]
+    for row in rows:
+        assert (row["model"], row["beta"], row["seed"]) == ("beta 10", 10.0, 0)
+        assert row["test_dice"] == run.results["test_dice"]
+        assert row["valid"] == study.judge_run(run, row["prior"])["valid"]
+
+
+def test_principal_components_have_rows_like_those_of_a_run(environment):
+    study = notebook.begin("06")
+    basis = notebook.pca.Pca.fit(study.part("train"), 6)
+    rows = study.linear_rows("PCA", basis)
+    assert [row["prior"] for row in rows] == ["gaussian", "mixture"]
+    maps = study.slices.unrotated[study.split["test"]]
+    dice = notebook.metrics.dice_per_slice(basis.decode(basis.encode(maps)), maps)
+    assert rows[0]["unrotated_dice"] == pytest.approx(dice.mean())
+    run = study.rows("beta 10", study.run(10.0))[1]
+    judged = {name for name in run if name not in study.run(10.0).results} - {"code"}
+    assert judged <= set(rows[0])
+
+
+def test_published_protocol_has_slices_and_split_of_its_own(environment):
+    study = notebook.begin("06").at(seed=1)
+    every = protocol.every_slice(study.source, 32, progress=False)
+    other = study.published(every)
+    assert other.slices is every and other.profile.augment == 1 and other.seed == 1
+    assert other.split_by == "patient" and len(other.part("test")) > len(study.part("test"))
+    assert set(other.table_of("test")["patient"]) == set(study.table_of("test")["patient"])
+
+
+def test_known_factors_are_those_of_a_phantom_of_its_own(environment):
+    study = notebook.begin("04")
+    hearts = study.with_known_factors()
+    assert hearts.source.root != study.source.root and hearts.profile == study.profile
+    assert hearts.slices.fingerprint != study.slices.fingerprint
+    known = disentanglement.phantom_factors(hearts.source.root, hearts.slices.table)
+    correlation = known[["lv_radius", "wall_thickness", "rv_width"]].corr(method="spearman")
+    assert correlation.loc["lv_radius", "rv_width"] < 0.5  # drawn apart from each other

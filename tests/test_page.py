@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cvae_utils import atlas, latents, metrics, page
+from cvae_utils import latents, metrics, page
 from cvae_utils.atlas import Atlas
 from cvae_utils.labels import GROUPS
 from cvae_utils.runs import Run, build_model
@@ -324,5 +324,6 @@ def test_measurements_are_those_of_the_decoded_heart(explorer, atlases):
 
 def test_page_of_the_repository_is_that_of_its_pretrained_runs():
     """After a change of page.html or of the runs: python notebooks/export_pretrained.py."""
-    runs = [atlas.load(folder) for folder in reversed(atlas.pretrained_folders())]
+    runs = page.runs_of_repository()
+    assert [run.name for run in runs] == ["quick-beta1", "quick-beta10", "quick-beta1000"]
     assert page.build(runs) == (REPOSITORY / "figures" / "explorer.html").read_text("utf-8")

@@ -252,7 +252,7 @@ def test_numbers_of_several_seeds_become_mean_and_deviation():
                          "kl": [1.0, 3.0, np.nan]})
     table = results.mean_sd(rows, "model", {"dice": "Dice", "kl": "KL"}, "{:.2f}")
     assert table["Dice"].to_dict() == {"a": "0.91 +- 0.01", "b": "0.50"}
-    assert table["KL"]["a"] == "2.00 +- 1.41"
+    assert table["KL"].to_dict() == {"a": "2.00 +- 1.41", "b": ""}
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def further():
             for n in range(2)]
     schedules = [{"schedule": "linear", "seed": n, "test_dice": 0.86, "gain": 0.01 * n,
                   "train_kl": 6.0, "test_kl": 6.1} for n in range(2)]
-    splits = [{"beta": 1.0, "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
+    splits = [{"model": "beta 1", "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
               for n in range(2)]
     return {"final": final, "real": real, "schedules": schedules, "splits": splits,
             "data": "Data: A; seed 0", "claims": []}
@@ -278,5 +278,24 @@ def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
     assert "over 2 seeds" in tables["beyond"] and "seed 0 and the next 1" in tables["beyond"]
     assert "Real test slices: 0.980 valid, 0.990 where" in tables["beyond"]
     assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
-    assert "0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
+    assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
     assert "beyond" not in readme_tables(study)
+
+
+def test_drawn_slices_are_compared_with_the_real_ones_of_their_seed():
+    rows = pd.DataFrame({"seed": [1, 0], "valid": [0.99, 0.97], "valid_open_wall": [0.995, 0.99],
+                         "test_coverage": [0.6, 0.8], "test_nearest": [0.1, 0.1]}, index=[5, 5])
+    real = pd.DataFrame({"seed": [0, 1], "valid": [0.98, 0.98], "coverage": [0.8, 0.7],
+                         "nearest": [0.1, 0.2]})
+    found = results.beside_real(rows, real, "test")
+    assert found["more_valid"].tolist() == pytest.approx([0.01, -0.01])
+    assert found["more_coverage"].tolist() == pytest.approx([-0.1, 0.0])
+    assert found["distance"].tolist() == pytest.approx([0.5, 1.0])
+
+
+@pytest.mark.parametrize(("change", "expected"), [
+    ({}, True), ({"more_valid": -0.001}, False), ({"valid_open_wall": 0.989}, False),
+    ({"more_coverage": -0.051}, False), ({"distance": 0.89}, False)])
+def test_what_passes_as_real(change, expected):
+    limits = {"more_valid": 0.0, "valid_open_wall": 0.99, "more_coverage": -0.05, "distance": 0.9}
+    assert results.passes(pd.DataFrame([limits | change])).tolist() == [expected]
