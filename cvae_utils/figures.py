@@ -199,9 +199,7 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float | str, np
     _beta_curve(right, table, {"test_dice": "mean"} | {f"test_dice_{n}": n for n in
                                                        STRUCTURE_NAMES}, "Dice of test slices", 1)
     for name, dice in baselines.items():
-        right.axhline(dice, color=GREY, linestyle="--", linewidth=1)
-        right.annotate(name, (table.index.min(), dice), xytext=(0, -10), color=GREY, fontsize=8,
-                       textcoords="offset points")
+        right.axhline(dice, color=GREY, linestyle="--", linewidth=1, label=name)
     right.set_ylim(top=1)
     right.legend(frameon=False)
     return figure

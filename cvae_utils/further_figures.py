@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 
 from cvae_utils.figures import GREY, PAIR, class_legend, new_figure, show_tiles
 from cvae_utils.labels import COLOURS, STRUCTURE_NAMES, Label
@@ -41,7 +42,7 @@ def fig18_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     for name, (x, beta) in curves.items():
         left.plot(x, beta, color=colours[name], label=name, linewidth=1.4)
     left.set(yscale="log", xlabel="share of the training", ylabel=r"$\beta$")
-    left.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     for row, name in enumerate(gain):
         values, colour = gain[name].to_numpy(), colours.get(name, GREY)
         right.plot(values, np.full(len(values), row), "o", color=colour, markersize=4, alpha=0.6)
@@ -91,11 +92,11 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                  published: Sequence[Mapping] = ()) -> Figure:
     """Reconstruction against generation: test Dice and the share of samples that are not valid.
 
-    points: one row a model and prior, with panel, family, label, note, prior, dice, dice_sd, valid,
-    valid_sd; each panel is a protocol, a line joins the priors of one label, and its note stands
-    beside it. real: {panel:
-    share of valid real slices}. published: protocol.PUBLISHED, drawn in the last panel. The axis
-    of validity is logarithmic in what is not valid, and ends where a thousand samples do.
+    points: one row a model and prior, with panel, family, label, note, prior, dice, dice_sd, valid;
+    each panel is a protocol, a line joins the priors of one label, and its note stands below it.
+    real: {panel: share of valid real slices}. published: protocol.PUBLISHED, drawn in the last
+    panel. The axis of validity is logarithmic in what is not valid, and ends where a thousand
+    samples do.
     """
     panels = list(dict.fromkeys(points["panel"]))
     figure = new_figure(4.8)
@@ -106,8 +107,7 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                          f"each, found {families}: draw fewer of them")
     colours = dict(zip(families, MODEL_COLOURS))
     for ax, panel in zip(axes, panels):
-        here = points[points["panel"] == panel]
-        for number, (_, rows) in enumerate(here.groupby("label", sort=False)):
+        for _, rows in points[points["panel"] == panel].groupby("label", sort=False):
             colour = colours[rows["family"].iloc[0]]
             broken = _not_valid(rows["valid"])
             ax.plot(rows["dice"], broken, color=colour, linewidth=0.8, alpha=0.6)
@@ -115,15 +115,13 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
                 ax.errorbar(row.dice, height, xerr=row.dice_sd, fmt=PRIOR_MARKERS[row.prior],
                             color=colour, markersize=5.5, elinewidth=0.8,
                             markerfacecolor="white" if row.prior == "standard" else colour)
-            # Models with one Dice have their names below each other.
             ax.annotate(rows["note"].iloc[0], (rows["dice"].iloc[0], broken.max()), ha="center",
-                        fontsize=7, color=colour, textcoords="offset points",
-                        xytext=(0, -11 - 9 * (number % 2)))
+                        fontsize=7, color=colour, textcoords="offset points", xytext=(0, -11))
         mark = _not_valid(real[panel])
         ax.axhline(mark, color=GREY, linestyle="--", linewidth=1)
         ax.annotate("real test slices", (0.02, mark), xytext=(0, 3), fontsize=7.5, color=GREY,
                     xycoords=("axes fraction", "data"), textcoords="offset points")
-        ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(220, 0.08))
+        ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(300, 0.08))
     for row in published:
         dice, broken = np.array(row["dice"]), _not_valid(np.array(row["valid"]))
         axes[-1].plot(dice, np.sort(broken)[::-1], "x-", color=GREY, markersize=6)
@@ -143,7 +141,19 @@ def fig21_pareto(points: pd.DataFrame, real: Mapping[str, float],
         handles.append(Line2D([], [], marker="x", linestyle="", color=GREY, label="published"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False,
                   fontsize=7.5)
+    figure.draw_without_rendering()   # from here on every text has its place
+    for ax in axes:
+        _apart([text for text in ax.texts if text.get_text()])
     return figure
+
+
+def _apart(names: Sequence[Annotation]) -> None:
+    """Move names down until none lies on one to its left."""
+    placed = []
+    for name in sorted(names, key=lambda name: name.get_window_extent().x0):
+        while any(name.get_window_extent().overlaps(box) for box in placed):
+            name.xyann = (name.xyann[0], name.xyann[1] - 2)
+        placed.append(name.get_window_extent())
 
 
 def _not_valid(share):

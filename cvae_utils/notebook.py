@@ -209,11 +209,7 @@ class Study:
     @property
     def stamp(self) -> str:
         """What every figure and table is made from, in one line."""
-        kind = ("phantom hearts" if self.source.name == "phantom" else
-                f"{self.source.name} labels")
-        return (f"Data: {kind}, {self.source.patients} patients; split by {self.split_by} "
-                f"50/20/30 %; profile {self.profile.name} ({self.profile.size} x "
-                f"{self.profile.size}); seed {self.seed}")
+        return stamp_of([self])
 
     def show(self, figure: Figure, name: str = "", stamp: str = "") -> Figure:
         """Put the data stamp on a figure, write it as figures/<name>.png if it has a name, and
@@ -221,9 +217,9 @@ class Study:
         stamp_figure(figure, stamp or self.stamp)
         return save_figure(figure, self.figure_folder / f"{name}.png") if name else figure
 
-    def table(self, table: pd.DataFrame, form: str = "") -> pd.DataFrame:
+    def table(self, table: pd.DataFrame, form: str = "", stamp: str = "") -> pd.DataFrame:
         """Print the data stamp and return the table for display, its numbers in `form`."""
-        print(self.stamp)
+        print(stamp or self.stamp)
         return table.map(form.format) if form else table
 
     def claim(self, claim: str, holds: bool | None, numbers: str) -> None:
@@ -237,6 +233,16 @@ class Study:
         self.numbers |= numbers
         results.record(self.figure_folder, self.section,
                        {"data": self.stamp, **self.numbers, "claims": self.claims})
+
+
+def stamp_of(studies: Sequence[Study]) -> str:
+    """What was made from these studies, which are one with several seeds, in one line."""
+    source, profile = studies[0].source, studies[0].profile
+    kind = "phantom hearts" if source.name == "phantom" else f"{source.name} labels"
+    seeds = ", ".join(str(study.seed) for study in studies)
+    return (f"Data: {kind}, {source.patients} patients; split by {studies[0].split_by} 50/20/30 %; "
+            f"profile {profile.name} ({profile.size} x {profile.size}); "
+            f"seed{'s' if len(studies) > 1 else ''} {seeds}")
 
 
 def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | Mapping = "ACDC",

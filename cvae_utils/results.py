@@ -153,7 +153,7 @@ def _further_tables(found: dict) -> dict[str, str]:
     real = pd.DataFrame(found["real"]).mean(numeric_only=True)
     seeds = len(found["real"])
     notes = (f"Means +- standard deviations over {seeds} seeds, each with a split of the patients, "
-             f"a training and samples of its own. {found['data']} and the next {seeds - 1}.")
+             f"a training and samples of its own. {found['data']}.")
 
     def table(rows: list[dict], by: list[str] | str, columns: dict[str, str]) -> str:
         text = mean_sd(pd.DataFrame(rows), by, columns).reset_index()

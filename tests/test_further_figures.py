@@ -1,5 +1,7 @@
 """Figures beyond the report's: what they show, and that nothing is drawn for what is not there."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,6 +37,15 @@ def test_pareto_joins_the_priors_of_a_model_and_ends_where_samples_do(points, tm
     save_figure(figure, tmp_path / "pareto.png")
     alone = further_figures.fig21_pareto(points[points["panel"] == "A"], {"A": 0.98})
     assert "published" not in [t.get_text() for t in alone.legends[0].get_texts()]
+
+
+def test_names_of_models_with_one_dice_do_not_lie_on_each_other(points):
+    near = points[points["panel"] == "A"].assign(dice=0.9)
+    many = pd.concat([near.assign(label=name, note=f"a model, {name}") for name in "abcd"])
+    figure = further_figures.fig21_pareto(many, {"A": 0.98})
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 5  # and that of real slices
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_more_families_than_colours_are_refused(points):

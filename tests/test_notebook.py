@@ -215,6 +215,9 @@ def test_tables_carry_the_stamp(study, capsys):
     pd.testing.assert_frame_equal(study.table(table), table)
     assert study.table(table, "{:.1f} %").to_dict() == {"a": {"x": "0.1 %", "y": "2.0 %"}}
     assert capsys.readouterr().out == f"{study.stamp}\n" * 2
+    several = notebook.stamp_of([study.at(seed=3), study.at(seed=4)])
+    assert several == study.stamp.replace(f"seed {study.seed}", "seeds 3, 4")
+    assert study.table(table, stamp=several) is table and capsys.readouterr().out == f"{several}\n"
 
 
 def test_run_of_another_split_is_trained_and_measured_on_that_split(study, slices, monkeypatch):

@@ -268,14 +268,14 @@ def further():
     splits = [{"model": "beta 1", "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
               for n in range(2)]
     return {"final": final, "real": real, "schedules": schedules, "splits": splits,
-            "data": "Data: A; seed 0", "claims": []}
+            "data": "Data: A; seeds 0, 1", "claims": []}
 
 
 def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
     tables = readme_tables(study | {"06_beyond_the_report": further})
     assert {"beyond", "schedules", "splits"} <= set(tables)
     assert "| sharp: A | 0.935 +- 0.007 | 70.000 +- 0.000 |" in tables["beyond"]
-    assert "over 2 seeds" in tables["beyond"] and "seed 0 and the next 1" in tables["beyond"]
+    assert "over 2 seeds" in tables["beyond"] and "; seeds 0, 1." in tables["beyond"]
     assert "Real test slices: 0.980 valid, 0.990 where" in tables["beyond"]
     assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
     assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
