@@ -30,7 +30,7 @@ from cvae_utils import (
 )
 from cvae_utils import prior as priors
 from cvae_utils.figures import save_figure, stamp_figure, use_style
-from cvae_utils.storage import REPOSITORY, code_stamp, output_root, read_json, write_json
+from cvae_utils.storage import REPOSITORY, code_stamp, kept_json, output_root, short_hash
 
 
 @dataclass
@@ -151,13 +151,31 @@ class Study:
     def judge_run(self, run: runs.Run, kind: str) -> dict:
         """`judge` of the slices that a run draws from one of its priors: profile.samples, and at
         least as many as a part has. Measured once, and kept with the run."""
-        path, key = run.folder / f"judged-{kind}.json", code_stamp(priors, augment, judge)
-        found = read_json(path) if path.is_file() else {}
-        if found.get("code") != key:
+        def make() -> dict:
             z = self.prior(run, kind).sample(self._drawn, self.seed)
-            found = {"code": key} | self.judge(latents.decode(run.model, z))
-            write_json(path, found)
-        return found
+            return self.judge(latents.decode(run.model, z))
+
+        return kept_json(run.folder / f"judged-{kind}.json", code_stamp(priors, augment, judge),
+                         make)
+
+    def training_dice(self, run: runs.Run) -> float:
+        """Mean Dice of the training slices of a run; measured once, and kept with it."""
+        part = self.part("train")
+        return kept_json(run.folder / "training-dice.json", code_stamp(latents, metrics), lambda: (
+            float(metrics.dice_per_slice(latents.reconstruct(run.model, part), part).mean())))
+
+    def comparable(self, run: runs.Run, kind: str) -> dict:
+        """Dice and share of valid samples as published work counts them, of a run of a `published`
+        study and one of its priors: see protocol. Measured once, and kept with the run."""
+        def make() -> dict:
+            part = self.part("test")
+            z = self.prior(run, kind).sample(self.profile.samples, self.seed)
+            return {"test_dice": protocol.dice_counting_empty(
+                        latents.reconstruct(run.model, part), part),
+                    "valid": protocol.valid_with_lv(latents.decode(run.model, z))}
+
+        return kept_json(run.folder / f"comparable-{kind}.json",
+                         code_stamp(priors, augment, protocol, metrics), make)
 
     def rows(self, model: str, run: runs.Run, kinds: Sequence[str] = priors.KINDS) -> list[dict]:
         """A row for each of these priors of a run: model, beta, seed, prior, the run's results and
@@ -169,7 +187,15 @@ class Study:
                  **results, **self.judge_run(run, kind)} for kind in kinds]
 
     def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
-        """The same of principal components, with a Gaussian and a mixture of their scores."""
+        """The same of principal components, with a Gaussian and a mixture of their scores; measured
+        once, and kept with the slices."""
+        key = short_hash([code_stamp(pca, priors, judge, metrics), self.slices.fingerprint,
+                          self.split_by, self.seed, self._drawn, basis.sd.tolist()])
+        rows = kept_json(self.data_folder / "processed" / f"pca-{key}.json", key,
+                         lambda: self._linear_rows(basis))
+        return [{"model": model, "beta": np.nan, "seed": self.seed, **row} for row in rows]
+
+    def _linear_rows(self, basis: pca.Pca) -> list[dict]:
         dice = {}
         for name, maps in (("validation", self.part("validation")), ("test", self.part("test")),
                            ("unrotated", self.slices.unrotated[self.split["test"]])):
@@ -183,8 +209,7 @@ class Study:
         for kind in priors.FITTED:
             prior = priors.fit(kind, *bare, self.seed)
             drawn = basis.decode(prior.sample(self._drawn, self.seed))
-            found.append({"model": model, "beta": np.nan, "seed": self.seed, "prior": kind, **dice,
-                          **self.judge(drawn)})
+            found.append({"prior": kind, **dice, **self.judge(drawn)})
         return found
 
     @property

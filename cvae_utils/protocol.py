@@ -72,3 +72,8 @@ def official_split(table: pd.DataFrame, seed: int = 0) -> tuple[dict[str, np.nda
 def dice_counting_empty(predicted: np.ndarray, target: np.ndarray) -> float:
     """Mean Dice over slices and RV, MYO, LV, where a class absent from both maps counts 1."""
     return float(np.nan_to_num(metrics.dice_per_class(predicted, target), nan=1.0).mean())
+
+
+def valid_with_lv(maps: np.ndarray) -> float:
+    """Share of anatomically valid ones among the maps (N, S, S) that have an LV."""
+    return float(metrics.is_valid(maps[(maps == Label.LV).any(axis=(1, 2))]).mean())

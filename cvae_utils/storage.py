@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 #: The repository, wherever the kernel runs.
@@ -97,6 +98,16 @@ def write_bytes(path: Path, data) -> None:
 
 def read_json(path: Path):
     return json.loads(path.read_text())
+
+
+def kept_json(path: Path, key: str, make: Callable[[], object]):
+    """What `make` returns, JSON-able: from this file if it was made with the same key, else made
+    and written. It comes back as it does from the file, the first time, too."""
+    if not path.is_file() or read_json(path).get("key") != key:
+        value = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"key": key, "value": value})
+    return read_json(path)["value"]
 
 
 def short_hash(value) -> str:

@@ -339,7 +339,7 @@ def test_drawn_slices_are_judged_once_beside_as_many_real_ones(environment, monk
     count = max(study.profile.samples, *map(len, study.split.values()))
     drawn = notebook.latents.decode(run.model, study.prior(run, "gaussian").sample(count, 0))
     by_hand = study.judge(drawn)
-    assert {k: v for k, v in found.items() if k != "code"} == pytest.approx(by_hand)
+    assert found == pytest.approx(by_hand)
     assert by_hand["valid"] == pytest.approx(notebook.judge.metrics.is_valid(drawn).mean())
     few = study.split["test"]
     mm = study.table_of("train")["crop_mm"].median() / study.profile.size
@@ -365,6 +365,32 @@ def test_seeds_are_the_study_itself_and_the_next_ones(environment):
     assert not np.array_equal(study.seeds[1].split["test"], study.split["test"])
 
 
+def test_dice_of_the_training_slices_is_measured_once(environment, monkeypatch):
+    study = notebook.begin("06")
+    run = study.run(10.0)
+    part = study.part("train")
+    by_hand = notebook.metrics.dice_per_slice(notebook.latents.reconstruct(run.model, part), part)
+    assert study.training_dice(run) == pytest.approx(by_hand.mean())
+    monkeypatch.setattr(notebook.latents, "reconstruct", None)
+    assert study.training_dice(run) == pytest.approx(by_hand.mean())
+
+
+def test_a_run_is_scored_as_published_work_does_once(environment, monkeypatch):
+    study = notebook.begin("06").published(notebook.protocol.every_slice(
+        notebook.begin("06").source, 32, progress=False))
+    run = study.run(10.0)
+    found = study.comparable(run, "gaussian")
+    part = study.part("test")
+    assert found["test_dice"] == protocol.dice_counting_empty(
+        notebook.latents.reconstruct(run.model, part), part)
+    z = study.prior(run, "gaussian").sample(study.profile.samples, study.seed)
+    assert found["valid"] == protocol.valid_with_lv(notebook.latents.decode(run.model, z))
+    monkeypatch.setattr(notebook.latents, "decode", None)
+    assert study.comparable(run, "gaussian") == found
+    with pytest.raises(TypeError):  # another prior is measured anew
+        study.comparable(run, "standard")
+
+
 def test_rows_are_one_a_prior_and_hold_results_and_what_is_drawn(environment):
     study = notebook.begin("06")
     run = study.run(10.0)
@@ -385,8 +411,26 @@ def test_principal_components_have_rows_like_those_of_a_run(environment):
     dice = notebook.metrics.dice_per_slice(basis.decode(basis.encode(maps)), maps)
     assert rows[0]["unrotated_dice"] == pytest.approx(dice.mean())
     run = study.rows("beta 10", study.run(10.0))[1]
-    judged = {name for name in run if name not in study.run(10.0).results} - {"code"}
+    judged = {name for name in run if name not in study.run(10.0).results}
     assert judged <= set(rows[0])
+
+
+def test_principal_components_are_measured_once(environment, monkeypatch):
+    study = notebook.begin("06")
+    basis = notebook.pca.Pca.fit(study.part("train"), 6)
+    rows = pd.DataFrame(study.linear_rows("PCA", basis))
+    monkeypatch.setattr(notebook.priors, "fit", None)
+    again = pd.DataFrame(study.linear_rows("another name", basis))
+    pd.testing.assert_frame_equal(again.drop(columns="model"), rows.drop(columns="model"))
+    with pytest.raises(TypeError):  # other components are measured anew
+        study.linear_rows("PCA", basis.first(3))
+
+
+def test_training_slices_of_another_split_do_not_share_what_is_kept(environment):
+    study = notebook.begin("06")
+    basis = notebook.pca.Pca.fit(study.part("train"), 6)
+    one, other = (s.linear_rows("PCA", basis)[0]["test_dice"] for s in (study, study.at(seed=1)))
+    assert one != other
 
 
 def test_published_protocol_has_slices_and_split_of_its_own(environment):

@@ -73,3 +73,14 @@ def test_a_class_absent_from_both_maps_counts_one():
     assert np.isnan(metrics.dice_per_slice(predicted, target)[0])
     predicted[0, 3, 3] = Label.RV  # where there is none: 0
     assert protocol.dice_counting_empty(predicted, target) == pytest.approx((4 + 2 / 3) / 6)
+
+
+def test_only_slices_with_lv_count_as_valid_or_not(slices):
+    whole = np.array(slices.aligned[:4])
+    without = np.where(whole == Label.LV, 0, whole)
+    broken = whole.copy()
+    broken[:, 0, 0] = Label.LV  # in two parts
+    expected = metrics.is_valid(whole).mean()
+    assert expected > 0
+    assert protocol.valid_with_lv(np.concatenate([whole, without])) == expected
+    assert protocol.valid_with_lv(np.concatenate([whole, broken])) == expected / 2

@@ -123,6 +123,20 @@ def test_json_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_value_is_made_once_for_a_key(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"a": len(made)}
+
+    path = tmp_path / "new" / "value.json"
+    assert [storage.kept_json(path, key, make)["a"] for key in ("x", "x", "y", "x")] == [1, 1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        storage.kept_json(path, "z", lambda: 1 / 0)
+    assert storage.kept_json(path, "x", make) == {"a": 3}
+
+
 def test_hash_depends_on_values_and_not_on_their_order():
     assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1})
     assert short_hash({"a": 1}) != short_hash({"a": 2})
