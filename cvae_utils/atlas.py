@@ -31,8 +31,6 @@ from cvae_utils.storage import REPOSITORY, code_stamp, complete_folder, read_jso
 PRETRAINED = REPOSITORY / "data" / "pretrained"
 TABLE_COLUMNS = ("patient", "group", "phase", "slice_index", "level", "crop_mm")
 FOLDER, FILES = "atlas", ("posterior.safetensors", "slices.csv", "atlas.json")
-FITTED = tuple(kind for kind in prior.KINDS if kind != "standard")
-PRIOR_FILE = "prior-{}.safetensors"  # in the run's folder, where prior.load_or_fit keeps it
 
 
 class Effects(NamedTuple):
@@ -192,7 +190,7 @@ def measure(run: Run, centre: prior.Prior, training: pd.DataFrame) -> Effects:
 
 def fittable(run: Run, split: dict[str, np.ndarray]) -> tuple[str, ...]:
     """The priors that can be fitted to a run: none to fewer training slices than dimensions."""
-    return FITTED if len(split["train"]) > run.model.latent_dim else ()
+    return prior.FITTED if len(split["train"]) > run.model.latent_dim else ()
 
 
 def placement_error(fitted, mu: np.ndarray, count: int = 300, seed: int = 1) -> dict:
@@ -279,8 +277,8 @@ def load(folder: Path, run: Run | None = None) -> Atlas:
 
 def _load_priors(folder: Path, latent_dim: int) -> dict[str, prior.Prior]:
     found = {}
-    for kind in FITTED:
-        path = folder / PRIOR_FILE.format(kind)
+    for kind in prior.FITTED:
+        path = folder / prior.FILE.format(kind)
         if loaded := prior.load(path):
             if loaded.latent_dim != latent_dim:
                 raise ValueError(f"{path}: expected a prior of {latent_dim} latent dimensions, as "
@@ -311,7 +309,7 @@ def export(source: Atlas, name: str, folder: Path = PRETRAINED) -> None:
     """Copy a run, its fitted priors and its atlas to the runs that come with the repository,
     weights as float16."""
     with complete_folder(folder / name) as partial:
-        priors = [PRIOR_FILE.format(kind) for kind in FITTED if kind in source.priors]
+        priors = [prior.FILE.format(kind) for kind in prior.FITTED if kind in source.priors]
         for file in (*RUN_FILES, *priors):
             shutil.copyfile(source.run.folder / file, partial / file)
         shutil.copytree(source.run.folder / FOLDER, partial / FOLDER)

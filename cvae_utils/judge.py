@@ -152,7 +152,7 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, neighbours: int = 5):
     same distribution, more if fakes crowd where reals do. Coverage: share of the balls with a fake
     point inside. Holds (N, M) distances. Raises ValueError for N <= neighbours, M = 0, another D.
     """
-    # The authors' package prdc gives the same numbers, but is not maintained since 2020.
+    # The authors' package prdc gives the same numbers; these lines are less than a dependency.
     _expect_clouds(real, fake, least=1)
     if not 1 <= neighbours < len(real):
         raise ValueError(f"expected 1 neighbour or more, and more real points than that; found "

@@ -170,7 +170,6 @@ class Study:
 
     def linear_rows(self, model: str, basis: pca.Pca) -> list[dict]:
         """The same of principal components, with a Gaussian and a mixture of their scores."""
-        scores = {part: basis.encode(self.part(part)) for part in self.split}
         dice = {}
         for name, maps in (("validation", self.part("validation")), ("test", self.part("test")),
                            ("unrotated", self.slices.unrotated[self.split["test"]])):
@@ -178,10 +177,11 @@ class Study:
             dice[f"{name}_dice"] = float(np.nanmean(by_class, axis=1).mean())
             dice |= {f"{name}_dice_{structure}": value for structure, value in
                      metrics.mean_by_class(by_class).items()}
-        bare = {part: latents.Posterior(z, np.full_like(z, -np.inf)) for part, z in scores.items()}
+        scores = [basis.encode(self.part(part)) for part in ("train", "validation")]
+        bare = [latents.Posterior(z, np.full_like(z, -np.inf)) for z in scores]  # without noise
         found = []
-        for kind in ("gaussian", "mixture"):
-            prior = priors.fit(kind, bare["train"], bare["validation"], self.seed)
+        for kind in priors.FITTED:
+            prior = priors.fit(kind, *bare, self.seed)
             drawn = basis.decode(prior.sample(self._drawn, self.seed))
             found.append({"model": model, "beta": np.nan, "seed": self.seed, "prior": kind, **dice,
                           **self.judge(drawn)})

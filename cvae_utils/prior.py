@@ -24,6 +24,8 @@ from cvae_utils.runs import Run
 from cvae_utils.storage import DataError, code_stamp, write_bytes
 
 KINDS = ("standard", "gaussian", "mixture")
+FITTED = KINDS[1:]
+FILE = "prior-{}.safetensors"  # of a kind that is fitted, in the run's folder
 TITLES = {"standard": "N(0, I)", "gaussian": "fitted Gaussian", "mixture": "fitted mixture"}
 #: Numbers of Gaussians among which the validation slices choose.
 COMPONENTS = (1, 2, 4, 8, 16)
@@ -183,7 +185,7 @@ def load_or_fit(run: Run, kind: str, slices: Slices, split: dict[str, np.ndarray
 
     Raises DataError if the file is broken.
     """
-    path = run.folder / f"prior-{kind}.safetensors"
+    path = run.folder / FILE.format(kind)
     key = code_stamp(augment, sys.modules[__name__])
     found = load(path, key)
     if found is None:

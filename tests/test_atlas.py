@@ -151,7 +151,7 @@ def test_interrupted_atlas_leaves_the_run_as_it_was(kept, slices, split, monkeyp
     def interrupted(*arguments):
         raise error
 
-    for kind in atlas.FITTED:
+    for kind in atlas.prior.FITTED:
         prior.load_or_fit(kept, kind, slices, split)
     before = contents(kept.folder)
     monkeypatch.setattr(atlas, where, interrupted)
@@ -260,7 +260,7 @@ def test_draws_along_the_axes_are_white_and_a_plain_auto_encoder_has_none(made):
 
 def test_priors_are_fitted_with_the_atlas_and_their_axes_measured(made, kept, slices, split):
     assert made.kinds == list(prior.KINDS) and PRIORS < set(contents(kept.folder))
-    gaussian, mixture = (made.priors[kind] for kind in atlas.FITTED)
+    gaussian, mixture = (made.priors[kind] for kind in atlas.prior.FITTED)
     assert (gaussian.axes == mixture.axes).all() and (gaussian.signal == mixture.signal).all()
     assert gaussian.mean == pytest.approx(made.posterior.mu.mean(axis=0), abs=1e-3)
     ranking, names = made.axes
