@@ -7,7 +7,9 @@ import os
 import shutil
 import tempfile
 
-FORCED = {"CVAE_DATA": "phantom", "CVAE_PROFILE": "smoke"}
+#: nbval reads what a cell shows only once the cell is done, and until then a kernel keeps no more
+#: than a thousand messages: progress bars of many trainings in one cell must be slow.
+FORCED = {"CVAE_DATA": "phantom", "CVAE_PROFILE": "smoke", "TQDM_MININTERVAL": "10"}
 
 
 def pytest_configure(config):

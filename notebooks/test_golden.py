@@ -63,7 +63,7 @@ def flatten(value, path: str = "") -> dict[str, float]:
 def compared(results: dict) -> dict[str, float]:
     """The numbers of a results file whose path starts with one of TOLERANCES."""
     return {path: value for path, value in flatten(results).items()
-            if tolerance_of(path) is not None}
+            if tolerance_of(path) is not None and not isinstance(value, str)}
 
 
 def tolerance_of(path: str) -> float | None:
