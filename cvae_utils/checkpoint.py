@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cvae_utils.storage import DataError, remove_leftovers, write_bytes
+from cvae_utils.storage import DataError, write_bytes
 
 SUFFIX = ".checkpoint"
 
@@ -24,8 +24,6 @@ class Writer:
 
     def __init__(self, path: Path | None):
         self.path = path
-        if path is not None:
-            remove_leftovers(path)
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self.pending: Future | None = None
 
@@ -64,14 +62,14 @@ def _write(path: Path, state: dict) -> None:
     packed = io.BytesIO()
     torch.save(state, packed)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, packed.getbuffer())
     except OSError as error:
+        reason = error.__cause__ if isinstance(error.__cause__, OSError) else error
         kept = ("The state of the epoch before is kept there" if path.is_file() else
                 "Nothing is kept yet")
         raise OSError(
             error.errno, f"{path}: the state after epoch {state['epoch']} could not be written "
-            f"({error.strerror or error}). {kept}. Free {packed.getbuffer().nbytes / 1e6:.0f} MB "
+            f"({reason.strerror or reason}). {kept}. Free {packed.getbuffer().nbytes / 1e6:.0f} MB "
             "there, or let the folder be written to, and start again: training goes on from what "
             "is kept") from error
 

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -12,6 +13,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.memory import should_reduce_batch_size
+
+from cvae_utils.profiles import choice
+
+#: What accelerate and its launchers read from the environment, besides RANKS: settings, and the
+#: ranks that MPI and its like give. Here, Machinery and RunConfig say it all.
+FOREIGN = re.compile("ACCELERATE_.*|FSDP_.*|MEGATRON_LM_.*|PARALLELISM_CONFIG_.*|FORK_LAUNCHED|"
+                     "TPU_NAME|PJRT_DEVICE|PMI_.*|OMPI_COMM_.*|MV2_COMM_.*|MPI_LOCAL.*")
+#: Who this process is among several: torch's launcher says so, but other tools and schedulers too.
+RANKS = re.compile("(LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|NPROC|MASTER_ADDR|MASTER_PORT|"
+                   "TORCHELASTIC_.*")
+#: What torch's launcher sets at least.
+LAUNCHED = {"TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 # glibc's numbers for mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -41,18 +54,44 @@ def mixed_precision(device: torch.device) -> str:
     return "no"
 
 
+@contextlib.contextmanager
+def own_settings():
+    """Hide from accelerate what other tools have set in the environment, for the length of the
+    block or, as a decorator, of the function.
+
+    RANK and its like are hidden unless torch's launcher has set them, which torchrun, accelerate
+    launch and notebook_launcher use: else this process would wait for others that never come.
+    """
+    launched = set(os.environ) >= LAUNCHED
+    hidden = {name: os.environ.pop(name) for name in list(os.environ)
+              if FOREIGN.fullmatch(name) or not launched and RANKS.fullmatch(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@own_settings()
 def make_accelerator(device: torch.device | None = None, precision: str = "",
                      compiled: bool = False) -> Accelerator:
     """What trains there: this process alone, or, started by torchrun, accelerate launch or
     notebook_launcher, this process and the others. precision: see mixed_precision; empty chooses.
+    What other tools have set in the environment does not count. Raises ValueError as
+    check_precision does.
     """
     device = device or best_device()
-    if precision == "fp16" and device.type != "cuda":
-        raise ValueError(f"precision: expected bf16 or no on {device.type}, found fp16, which only "
-                         "CUDA devices compute fast")
+    check_precision(precision, device)
     return Accelerator(
         mixed_precision=precision or mixed_precision(device), cpu=device.type == "cpu",
         dynamo_backend="inductor" if compiled else "no")
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises ValueError for a precision that the device does not compute fast, or that is none."""
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision: expected bf16 or no on {device.type}, found fp16, which only "
+                         "CUDA devices compute fast")
+    choice("precision", precision, ("", "bf16", "fp16", "no"))
 
 
 def forget_accelerator() -> None:

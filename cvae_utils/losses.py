@@ -20,6 +20,8 @@ SCHEDULES = ("constant", "linear", "exponential", "late-exponential", "cyclical"
 #: Share of the training for which late-exponential waits: 20 of the report's 180 epochs.
 WAIT = 1 / 9
 CYCLES = 4
+#: Above it, the squares of gradients leave the range of float32, and nothing is learnt.
+LARGEST_BETA = torch.finfo(torch.float32).max ** 0.5
 #: How fast beta follows the rate: what its logarithm would change by over a whole training in which
 #: KL stays at twice the rate.
 GAIN = 40.0

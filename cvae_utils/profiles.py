@@ -3,7 +3,10 @@
 `CVAE_PROFILE` chooses; else `report` on a CUDA device and `quick` elsewhere.
 """
 
+import numbers
+import operator
 import os
+import sys
 from dataclasses import dataclass, replace
 
 #: The weights of the KL term that notebook 03 compares.
@@ -19,9 +22,38 @@ STUDY_BETAS, SHARP_BETAS, LOW_RATE, FEW_NATS = (1.0, 10.0, 100.0, 1000.0), (50.0
 LOW_BETA, HIGH_BETA = 1.0, 1000.0
 
 
+def whole(name: str, value, least: int = 1, most: int = 2**31 - 1) -> int:
+    """A setting that counts something, as an int. Raises ValueError if it is no whole number from
+    `least` to `most`."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
+        _refuse(name, f"a whole number from {least} to {most}", value)
+    return operator.index(value)
+
+
+def number(name: str, value, zero: bool = True, most: float = sys.float_info.max) -> float:
+    """A setting that measures something, as a float. Raises ValueError if it is no number above
+    zero, or from zero on if that is allowed, up to `most`, which infinity and NaN never are."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= most or not (value or zero):
+        _refuse(name, f"a number {'of at least' if zero else 'above'} 0 and at most {most:.2g}",
+                value)
+    return abs(float(value))  # no -0.0
+
+
+def choice(name: str, value, choices) -> None:
+    """Raises ValueError if a setting is none of the choices."""
+    if value not in choices:
+        _refuse(name, f"one of {', '.join(map(repr, choices))}", value)
+
+
+def _refuse(name: str, expected: str, value) -> None:
+    raise ValueError(f"{name}: expected {expected}, found {value!r}. Change this setting.")
+
+
 @dataclass(frozen=True)
 class Profile:
-    """One size of the whole study."""
+    """One size of the whole study. Raises ValueError for a value that makes no sense."""
 
     name: str
     size: int  # side of the aligned slices, pixels; a multiple of 16
@@ -39,6 +71,22 @@ class Profile:
     coupled_decay: bool = False  # that L2 inside Adam, to show what it does
     augment: float = 0.0  # strength of augment.warp on the training slices; 0 is off
     gradient_clip: float = 1.0  # norm
+
+    def __post_init__(self):
+        def settle(check, *names, **limits):
+            for name in names:
+                found = check(f"{name} of profile {self.name}", getattr(self, name), **limits)
+                object.__setattr__(self, name, found)
+
+        settle(whole, "size", "base_channels", "epochs", "batch_size", "patience", "samples",
+               "phantom_patients", "latent_dim")
+        settle(whole, "warmup_steps", least=0)
+        settle(number, "learning_rate", "gradient_clip", zero=False)
+        settle(number, "weight_decay", "augment")
+        choice(f"decay of profile {self.name}", self.decay, ("cosine", "constant"))
+        choice(f"coupled_decay of profile {self.name}", self.coupled_decay, (False, True))
+        if self.size % 16:
+            _refuse(f"size of profile {self.name}", "a multiple of 16", self.size)
 
     @property
     def published(self) -> "Profile":

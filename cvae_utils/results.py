@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from filelock import SoftFileLock, Timeout
 
 from cvae_utils.labels import STRUCTURE_NAMES
-from cvae_utils.storage import REPOSITORY, read_json, write_json, write_text
+from cvae_utils.storage import REPOSITORY, DataError, read_json, write_json, write_text
 
 FILE_NAME = "results.json"
 VERDICTS = {True: "holds", False: "does not hold", None: "cannot be told"}
@@ -25,11 +26,26 @@ REPORT = {"slices": 2785, "dice": 0.75, "unrotated_dice": 0.69, "dominant_dimens
 
 
 def record(folder: Path, section: str, values: dict) -> None:
-    """Replace one section of the results file in `folder`; the other sections stay."""
+    """Replace one section of the results file in `folder`; the other sections stay, those that
+    other notebooks record at this moment included.
+
+    Raises DataError, with the remedy, if the file is damaged, and TimeoutError if another process
+    keeps it for a minute.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE_NAME
-    results = read_json(path) if path.is_file() else {}
-    write_json(path, results | {section: _plain(values)})
+    path, lock = folder / FILE_NAME, folder / f".{FILE_NAME}.lock"
+    try:
+        with SoftFileLock(lock, timeout=60):  # one that every file system has, and that leaves none
+            known = read_json(path) if path.is_file() else {}
+            if not isinstance(known, dict):
+                raise DataError(f"{path}: expected an object, a section for each notebook, found "
+                                f"{known!r:.40}. Put a whole copy there, or delete it and run the "
+                                "notebooks again.")
+            write_json(path, known | {section: _plain(values)})
+    except Timeout as error:
+        raise TimeoutError(f"{path}: expected to write to it within a minute, but {lock} says that "
+                           "another process does. If there is none, delete that file; then record "
+                           "again.") from error
 
 
 def beside_report(by_patient: dict, by_slice: dict, slices: int) -> pd.DataFrame:

@@ -41,8 +41,9 @@ class Run:
 
 def save_run(folder: Path, vae: ConvVAE, config: dict, history: pd.DataFrame, steps: pd.DataFrame,
              results: dict, environment: dict) -> None:
-    """Write a run folder, whole or not at all."""
-    with complete_folder(folder) as partial:
+    """Write a run folder, whole or not at all. One that is there stays as it is: it is of the same
+    run, trained by another process, and may hold fitted priors and an atlas by now."""
+    with complete_folder(folder, replace=False) as partial:
         weights = {k: v.detach().cpu().contiguous() for k, v in vae.state_dict().items()}
         save_file(weights, partial / "model.safetensors")
         write_json(partial / "config.json", config)

@@ -6,9 +6,15 @@ import hashlib
 import json
 import os
 import platform
+import re
+import secrets
 import shutil
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 #: The repository, wherever the kernel runs.
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -19,58 +25,149 @@ class DataError(ValueError):
 
 
 def output_root() -> Path:
-    """Where data/ and figures/ are written: CVAE_OUT, else the repository."""
-    return Path(os.environ.get("CVAE_OUT") or REPOSITORY).resolve()
+    """Where data/ and figures/ are written: CVAE_OUT, else the repository.
+
+    A relative CVAE_OUT is relative to the repository, and so one place for every process. Raises
+    DataError for a ~ that stands for no folder.
+    """
+    named = os.environ.get("CVAE_OUT", "").strip()
+    if named.startswith("~"):
+        home = os.path.expanduser(Path(named).parts[0])
+        if not (os.path.isabs(home) and os.path.isdir(home)):
+            raise DataError(f"CVAE_OUT: expected a folder, found {named!r}, whose ~ stands for no "
+                            "home folder of this machine. Write the path out.")
+    return (REPOSITORY / os.path.expanduser(named)).resolve()
 
 
 @contextlib.contextmanager
-def complete_folder(target: Path):
+def complete_folder(target: Path, replace: bool = True):
     """Yield a temporary folder that becomes `target` if, and only if, the block succeeds.
 
-    A block that raises, or a process that is killed, leaves `target` as it was. An existing
-    `target` is replaced. What a dead process left behind is removed by the next call.
+    A block that raises, or a process that is killed, leaves `target` as it was. A `target` that was
+    there before is replaced, unless replace is False. One that another process has put there in the
+    meantime stays, with what others have added to it since, and this one is dropped. What a dead
+    process left behind is removed by the next call. Raises OSError, with the remedy, if the place
+    cannot be written to.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
-    partial.mkdir()
-    try:
+    with _temporary(target, Path.mkdir) as partial:
+        replaces = replace and target.exists()
         yield partial
-        if target.exists():
-            replaced = partial.with_name(partial.name.replace(".partial-", ".replaced-"))
-            target.rename(replaced)
-            partial.rename(target)
-            shutil.rmtree(replaced, ignore_errors=True)
+        if replaces:
+            _swap(partial, target)
         else:
-            partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            _move(partial, target)
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove what processes that were killed while they wrote this file or folder left behind."""
-    for leftover in target.parent.glob(f".{target.name}.*-*"):
-        kind, _, pid = leftover.suffix.rpartition("-")
-        own = leftover.stem == f".{target.name}" and kind in (".partial", ".replaced")
-        # This process has not begun to write `target`, so a folder with its number is older.
-        if own and pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+@contextlib.contextmanager
+def complete_file(path: Path):
+    """Yield a temporary path, whose content becomes that of the file `path` if, and only if, the
+    block succeeds and all of it is on the disk. Raises OSError as complete_folder does."""
+    path = Path(path)
+    with _temporary(path, Path.touch) as partial:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # else a power cut could leave the name without the content
+        partial.replace(path)
 
 
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # there, asking a process with signal 0 would end it
+#: Names of the files and folders that this process is writing now, in any of its threads.
+_IN_USE: set[str] = set()
+#: Age in seconds, from which on what a process of another machine left behind counts as such.
+ABANDONED = 7 * 24 * 3600
+#: What a temporary name ends in: kind, machine, process and a random part. Earlier versions of this
+#: module wrote the process alone.
+_ENDING = re.compile(r"(partial|replaced)-(?:([0-9a-f]{12})-)?(\d+)(?:-[0-9a-f]{8})?")
+
+
+@contextlib.contextmanager
+def _temporary(target: Path, make: Callable[[Path], None]):
+    """Yield what `make` has made beside `target`, and remove it at the end if it is still there."""
+    partial = _beside(target, "partial")
+    _IN_USE.add(partial.name)
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(target)
+            make(partial)
+        except OSError as error:
+            raise OSError(error.errno, f"{target}: expected a place that can be written to, found "
+                          f"none ({error.strerror or error}). Let {target.parent} be written to, or"
+                          " set CVAE_OUT to another folder") from error
+        yield partial
+    finally:
+        _remove(partial)
+        _IN_USE.discard(partial.name)
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(
+        f".{target.name}.{kind}-{_machine_id()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _machine_id() -> str:
+    """12 hex digits of what process numbers belong to: this machine, or this container of it."""
+    namespace = 0
+    with contextlib.suppress(OSError):  # Linux has it; containers there may share a host name
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return short_hash([socket.gethostname(), namespace])
+
+
+def _move(partial: Path, target: Path) -> None:
+    """Rename a folder; if `target` is there, another process has made the same, and it stays."""
+    try:
+        partial.rename(target)
     except OSError:
-        return True
-    return True
+        if not target.is_dir():
+            raise
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """Put a folder in the place of `target`, which is kept until it is there."""
+    replaced = _beside(target, "replaced")
+    _IN_USE.add(replaced.name)
+    try:
+        with contextlib.suppress(FileNotFoundError):  # another process is replacing it just now
+            target.rename(replaced)
+        _move(partial, target)
+    finally:
+        if target.exists():
+            _remove(replaced)
+        elif replaced.exists():
+            replaced.rename(target)
+        _IN_USE.discard(replaced.name)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what processes that were killed while they wrote this file or folder left behind; but
+    put back what one of them was replacing, if it came to nothing else."""
+    start = f".{target.name}."
+    for left in list(target.parent.iterdir()):
+        ending = left.name.startswith(start) and _ENDING.fullmatch(left.name, len(start))
+        if ending and _is_left_over(left, ending[2], int(ending[3])):
+            if ending[1] == "replaced" and not target.exists():
+                with contextlib.suppress(OSError):  # another process has done so just now
+                    left.rename(target)
+            _remove(left)
+
+
+def _is_left_over(path: Path, machine_id: str | None, process: int) -> bool:
+    if machine_id in (None, _machine_id()):
+        # In a container, every process may be number 1.
+        return (path.name not in _IN_USE if process == os.getpid() else
+                process >= 2**31 or not psutil.pid_exists(process))  # it takes no larger number
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED
+    except OSError:
+        return False  # another process has removed it just now
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_json(path: Path, value) -> None:
@@ -85,29 +182,30 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data) -> None:
     """Write bytes to a file that appears only when they are on the disk."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the name without the content
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with complete_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def read_json(path: Path):
-    return json.loads(path.read_text())
+    """What a JSON file holds. Raises DataError, with the remedy, if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON, found a damaged file ({error}). Put a whole copy "
+                        "there, or delete it and make it again.") from error
 
 
 def kept_json(path: Path, key: str, make: Callable[[], object]):
     """What `make` returns, JSON-able: from this file if it was made with the same key, else made
     and written. It comes back as it does from the file, the first time, too."""
-    if not path.is_file() or read_json(path).get("key") != key:
-        value = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"key": key, "value": value})
-    return read_json(path)["value"]
+    # Without a whole file of its form there is nothing to keep.
+    with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+        kept = read_json(path)
+        if kept["key"] == key:
+            return kept["value"]
+    value = make()
+    write_json(path, {"key": key, "value": value})
+    return json.loads(json.dumps(value, sort_keys=True))  # the file may be another process's by now
 
 
 def short_hash(value) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator, notebook_launcher
+from accelerate.utils import broadcast_object_list
 from accelerate.utils.other import get_free_port, is_compiled_module
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -43,7 +44,7 @@ from cvae_utils import (
 from cvae_utils.dataset import Slices, read_rows
 from cvae_utils.labels import STRUCTURE_NAMES, Label
 from cvae_utils.model import ConvVAE, one_hot
-from cvae_utils.profiles import Profile
+from cvae_utils.profiles import Profile, choice, number, whole
 from cvae_utils.runs import Run, build_model, load_run, save_run
 from cvae_utils.storage import (
     REPOSITORY,
@@ -61,12 +62,17 @@ RESIDENT_BYTES = 2**30
 STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES,
                 *(f"gradient_{label.name}" for label in Label),
                 *(f"area_{name}" for name in STRUCTURE_NAMES))
+#: How the slices can be split: see dataset.split, and protocol.official_split for the last.
+SPLITS = ("patient", "slice", "official")
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything a run depends on besides the code and the machine."""
+    """Everything a run depends on besides the code and the machine.
+
+    Raises ValueError for a value that makes no sense.
+    """
 
     profile: Profile
     beta: float
@@ -75,6 +81,21 @@ class RunConfig:
     seed: int = 0
     split_by: str = "patient"
     data: str = ""  # Slices.fingerprint
+
+    def __post_init__(self):
+        # As plain numbers: a run has one name, whether its beta was 10, 10.0 or one of NumPy's.
+        for name, value in (
+                ("beta", number("beta", self.beta, most=losses.LARGEST_BETA)),
+                ("rate", number("rate", self.rate)),
+                # The largest that scikit-learn takes.
+                ("seed", whole("seed", self.seed, least=0, most=2**32 - 1))):
+            object.__setattr__(self, name, value)
+        choice("schedule", self.schedule, losses.SCHEDULES)
+        choice("split_by", self.split_by, SPLITS)
+        if self.beta == 0 and (self.rate or "exponential" in self.schedule):
+            raise ValueError("beta: expected a number above 0, since neither a rate nor an "
+                             "exponential schedule can move 0, found 0. Change this setting, or "
+                             "leave out rate and schedule.")
 
     @property
     def folder_name(self) -> str:
@@ -93,7 +114,8 @@ class Machinery:
     notebook_launcher; inside torchrun or accelerate launch, leave it at 1. precision: "bf16",
     "fp16" or "no"; empty is the fastest that the device has. compiled: torch.compile.
     micro_batch: images that pass the model at a time, gradients being summed up to the profile's
-    batch; 0 is all of them, or as many as fit on a GPU.
+    batch; 0 is all of them, or as many as fit on a GPU. Raises ValueError for a value that makes no
+    sense.
     """
 
     device: torch.device | None = None
@@ -102,20 +124,30 @@ class Machinery:
     compiled: bool = False
     micro_batch: int = 0
 
+    def __post_init__(self):
+        whole("processes", self.processes)
+        whole("micro_batch", self.micro_batch, least=0)
+        if self.precision != "":
+            hardware.check_precision(self.precision, self.device or hardware.best_device())
 
+
+@hardware.own_settings()
 def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], runs: Path,
                   machinery: Machinery = Machinery(), progress: bool = True) -> Run:
     """The run of this configuration from `runs`, else trained, measured and stored there.
 
     The folder appears when the run is complete, finished runs are not touched, and a training that
-    ended before its time goes on from its last epoch. Raises DataError if processes are to be
-    started and cannot be any more.
+    ended before its time goes on from its last epoch. If two processes train the same run at once,
+    the first to end makes the folder, and both return what is in it. What other tools have set in
+    the environment does not count: see hardware.own_settings. Raises DataError if processes are to
+    be started and cannot be any more, ValueError if they are more than images.
     """
     folder = runs / config.folder_name
     state = folder.with_name(folder.name + checkpoint.SUFFIX)
     if folder.is_dir():
         state.unlink(missing_ok=True)  # of a process that was killed when all was done
         return load_run(folder, machinery.device)
+    _check_processes(machinery.processes, config.profile, split)
     work = (config, slices, split, folder, state, machinery, progress)
     try:
         if machinery.processes == 1:
@@ -129,8 +161,9 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
             notebook_launcher(_make_run, work, num_processes=machinery.processes,
                               use_port=str(get_free_port()))
     except (KeyboardInterrupt, SignalException) as stop:
-        if state.is_file() and os.environ.get("RANK", "0") == "0":
-            print(_farewell(state), file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            with contextlib.suppress(OSError, DataError):  # nothing is kept
+                print(_farewell(state), file=sys.stderr)
         if isinstance(stop, KeyboardInterrupt):
             raise
         raise KeyboardInterrupt from stop
@@ -153,9 +186,10 @@ def _make_run(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], f
                                                        machinery.micro_batch, progress)
         # Not the evaluation: each of its measures would keep memory of its own.
         if accelerator.is_main_process:
-            results = evaluation.evaluate(trained, slices, split, config.profile.samples,
-                                          config.seed)
-            save_run(folder, trained, asdict(config), history, steps, results, environment)
+            if not folder.is_dir():  # else another process has trained the same
+                results = evaluation.evaluate(trained, slices, split, config.profile.samples,
+                                              config.seed)
+                save_run(folder, trained, asdict(config), history, steps, results, environment)
             state.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
         accelerator.end_training()
@@ -187,6 +221,7 @@ class _Progress:
     best: dict | None = None  # epoch, loss and weights
 
 
+@hardware.own_settings()
 def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], accelerator: Accelerator,
         state: Path | None = None, micro_batch: int = 0, progress: bool = True,
         ) -> tuple[ConvVAE, pd.DataFrame, pd.DataFrame, dict]:
@@ -207,10 +242,7 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
         raise ValueError(f"expected slices of {profile.size} pixels, found {slices.size}")
     training = _Part(slices.aligned, split["train"], device)
     batch_size = min(profile.batch_size, len(training))
-    most = min(batch_size, len(split["validation"]))
-    if most < accelerator.num_processes:
-        raise ValueError(f"expected at most {most} processes, one for each image of a batch and of "
-                         f"the validation slices, found {accelerator.num_processes}")
+    _check_processes(accelerator.num_processes, profile, split)
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     validation = _Part(slices.aligned, split["validation"][mine], device)
     steps_per_epoch = len(training) // batch_size  # the last, smaller batch is dropped
@@ -224,8 +256,10 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
     generator = torch.Generator().manual_seed(config.seed)
     done = _Progress(beta=config.beta, history=[], steps=[])
     scaler = accelerator.scaler  # of the loss, where the precision is float16
-    if state is not None and state.is_file():
-        saved = checkpoint.load(state)
+    saved = _saved(state) if accelerator.is_main_process else None
+    # From the main process: another training of the same run may be writing the file just now.
+    saved, = broadcast_object_list([saved])
+    if saved is not None:
         vae.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         generator.set_state(saved["generator"])
@@ -320,6 +354,22 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
     return vae.eval(), pd.DataFrame(done.history), steps, environment
 
 
+def _check_processes(processes: int, profile: Profile, split: dict[str, np.ndarray]) -> None:
+    most = min(profile.batch_size, len(split["train"]), len(split["validation"]))
+    if most < processes:
+        raise ValueError(f"expected at most {most} processes, one for each image of a batch and of "
+                         f"the validation slices, found {processes}")
+
+
+def _saved(state: Path | None) -> dict | None:
+    """The state to go on from; None if there is none, or none any more."""
+    if state is None:
+        return None
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return checkpoint.load(state)
+    return None
+
+
 def _gradients(accelerator: Accelerator, ddp, target: Tensor, noise: Tensor, beta: float,
                batch_size: int, micro_batch: int) -> Tensor:
     """Backward pass of this process's share of a batch, one-hot, (B, 4, S, S).
@@ -331,8 +381,8 @@ def _gradients(accelerator: Accelerator, ddp, target: Tensor, noise: Tensor, bet
     """
     sums = 0
     pieces = list(zip(target.split(micro_batch), noise.split(micro_batch)))
-    for number, (part, eps) in enumerate(pieces, start=1):
-        last = number == len(pieces)
+    for count, (part, eps) in enumerate(pieces, start=1):
+        last = count == len(pieces)
         with contextlib.nullcontext() if last else accelerator.no_sync(ddp):
             scores, mu, logvar = ddp(part, eps)
             scores.retain_grad()
@@ -465,6 +515,7 @@ def _epoch_row(epoch: int, steps: Tensor, validation: dict) -> dict:
     }
 
 
+@hardware.own_settings()
 def main(arguments: list[str] | None = None) -> None:
     """Train one run of a study, as `begin(...).run(beta)` of a notebook would."""
     parser = argparse.ArgumentParser(
@@ -493,16 +544,22 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["CVAE_PROFILE"] = chosen.profile
     profile, out = profiles.active_profile(), output_root()
     profile = profile.sharp if chosen.sharp else profile
+    try:
+        config = RunConfig(profile, chosen.beta, chosen.schedule, chosen.rate, chosen.seed,
+                           chosen.split_by)
+        machinery = Machinery(precision=chosen.precision, compiled=chosen.compile,
+                              micro_batch=chosen.micro_batch)
+    except ValueError as error:  # begins with the name of the setting
+        name, colon, rest = str(error).partition(":")
+        parser.error(f"--{name.replace('_', '-')}{colon}{rest}")
     # With several processes, the first one makes what is missing and the others wait for it.
     with accelerate.PartialState(cpu=hardware.best_device().type == "cpu").main_process_first():
         source = dataset.find_source(out / "data", profile, REPOSITORY, chosen.seed)
         slices = dataset.load_or_align(source, profile.size, out / "data" / "processed")
-    config = RunConfig(profile, chosen.beta, chosen.schedule, chosen.rate, chosen.seed,
-                       chosen.split_by, slices.fingerprint)
+    config = replace(config, data=slices.fingerprint)
     split = dataset.split(slices.table, chosen.split_by, chosen.seed)
     is_main = accelerate.PartialState().is_main_process
-    run = load_or_train(config, slices, split, out / "data" / "runs", Machinery(
-        precision=chosen.precision, compiled=chosen.compile, micro_batch=chosen.micro_batch))
+    run = load_or_train(config, slices, split, out / "data" / "runs", machinery)
     if is_main:
         found = run.results
         print(f"{run.folder}\n{source.name}, {source.patients} patients, split by "

@@ -1,14 +1,17 @@
 """The numbers of a study as JSON, and the README's tables made from it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import SoftFileLock
 
 from cvae_utils import results
 from cvae_utils.results import beside_report, readme_tables, record, update_readme
-from cvae_utils.storage import REPOSITORY, read_json, write_json
+from cvae_utils.storage import REPOSITORY, DataError, read_json, write_json
 
 RUN = {
     **{f"{part}_dice{end}": value for part in ("test", "unrotated")
@@ -41,6 +44,42 @@ def test_sections_are_replaced_one_at_a_time(tmp_path):
     record(folder, "b", {"y": 2})
     record(folder, "a", {"x": 3})
     assert json.loads((folder / "results.json").read_text()) == {"a": {"x": 3}, "b": {"y": 2}}
+
+
+RECORDING = """
+import sys
+from pathlib import Path
+from cvae_utils.results import record
+for n in range(15):
+    record(Path(sys.argv[1]), f"{sys.argv[2]}{n}", {"n": n})
+"""
+
+
+def test_notebooks_that_record_at_once_lose_nothing(tmp_path):
+    writers = [subprocess.Popen([sys.executable, "-c", RECORDING, tmp_path, name], cwd=REPOSITORY)
+               for name in "abc"]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    found = read_json(tmp_path / "results.json")
+    assert found == {f"{name}{n}": {"n": n} for name in "abc" for n in range(15)}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": {"x": 1', b"\xff", b"[1]", b"null"])
+def test_damaged_results_are_refused_with_the_remedy_and_stay(tmp_path, content):
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"results\.json: expected .* found .*Put a whole copy "
+                                        "there, or delete it"):
+        record(tmp_path, "a", {"x": 1})
+    assert (tmp_path / "results.json").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_lock_that_nobody_gives_back_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "SoftFileLock", lambda path, timeout: SoftFileLock(path, 0.1))
+    with SoftFileLock(tmp_path / ".results.json.lock"):
+        with pytest.raises(TimeoutError, match=r"results\.json: .*but .*results\.json\.lock says "
+                                               "that another process does. If there is none, del"):
+            record(tmp_path, "a", {"x": 1})
 
 
 @pytest.mark.parametrize(("value", "written"), [

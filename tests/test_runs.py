@@ -45,6 +45,14 @@ def test_run_folder_holds_every_weight_once_and_what_was_asked_for(run):
     assert run.config["beta"] == 10 and run.config["profile"]["size"] == 32
 
 
+def test_run_that_another_process_has_finished_stays_with_what_was_added(run, folder):
+    (folder / "prior.safetensors").write_bytes(b"fitted")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    save_run(folder, run.model, run.config, run.history, run.steps, {}, {})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_run_whose_writing_is_interrupted_leaves_the_one_before(
         run, folder, monkeypatch, error):

@@ -1,10 +1,13 @@
 """Folders that are complete or not there, and keys that notice edits."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +30,10 @@ def older(target):
     target.mkdir(parents=True)
     (target / "old.txt").write_text("old")
     return target
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
 
 
 def finished():
@@ -90,21 +97,106 @@ def test_left_over_of_an_earlier_process_with_the_same_number_is_removed(older, 
     assert [p.name for p in older.parent.iterdir()] == [older.name]
 
 
-def test_killed_process_leaves_no_folder_and_does_not_block_the_next(target):
-    program = textwrap.dedent("""
-        import os, signal, sys
+def killed(target, prepare="", at_the_end="die()"):
+    """What a process that dies while it writes `target` leaves beside it."""
+    program = textwrap.dedent(f"""
+        import os, signal, socket, sys
         from pathlib import Path
         from cvae_utils.storage import complete_folder
+        die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        {prepare}
         with complete_folder(Path(sys.argv[1])) as partial:
             (partial / "a.txt").write_text("half")
-            os.kill(os.getpid(), signal.SIGKILL)
+            {at_the_end}
     """)
     ended = subprocess.run([sys.executable, "-c", program, target], cwd=storage.REPOSITORY)
     assert ended.returncode == -signal.SIGKILL
-    assert not target.exists() and len(list(target.parent.iterdir())) == 1
+    return [path for path in target.parent.iterdir() if path != target]
+
+
+def test_killed_process_leaves_no_folder_and_does_not_block_the_next(target):
+    assert len(killed(target)) == 1 and not target.exists()
     with complete_folder(target) as partial:
         (partial / "a.txt").write_text("whole")
     assert contents(target.parent) == {"quick-beta0.5/a.txt": "whole"}
+
+
+@pytest.mark.parametrize("age_days", [0, 6, 8])
+def test_left_over_of_another_machine_is_kept_for_a_week(target, age_days):
+    left, = killed(target, "socket.gethostname = lambda: 'elsewhere'")
+    then = time.time() - age_days * 24 * 3600
+    os.utime(left, (then, then))
+    with complete_folder(target):
+        assert left.exists() == (age_days < 7)
+
+
+def test_process_that_dies_between_two_versions_loses_neither_for_good(older):
+    left = killed(older, "rename, calls = Path.rename, []",
+                  "Path.rename = lambda *given: die() if calls else (calls.append(1), "
+                  "rename(*given))")
+    assert len(left) == 2 and not older.exists()
+    with pytest.raises(ValueError), complete_folder(older):
+        raise ValueError
+    assert contents(older.parent) == {"quick-beta0.5/old.txt": "old"}
+
+
+def write(folder, text):
+    (folder / "a.txt").write_text(text)
+
+
+def test_of_two_that_make_the_same_at_once_the_first_to_end_stays(target):
+    """With what was added to it, and without an error of the other."""
+    with complete_folder(target) as slow:
+        write(slow, "slow")
+        with complete_folder(target) as fast:  # as another thread would
+            assert slow.exists() and slow != fast
+            write(fast, "fast")
+        (target / "b.txt").write_text("added")
+    assert contents(target) == {"a.txt": "fast", "b.txt": "added"}
+    assert names(target.parent) == ["quick-beta0.5"]
+
+
+def test_two_that_replace_the_same_at_once_leave_one_whole_version(older):
+    with complete_folder(older) as slow:
+        write(slow, "slow")
+        with complete_folder(older) as fast:
+            write(fast, "fast")
+    assert contents(older.parent) == {"quick-beta0.5/a.txt": "slow"}
+    with complete_folder(older) as partial:
+        write(partial, "whole")
+        shutil.rmtree(older)  # as if another process were replacing it just now
+    assert contents(older.parent) == {"quick-beta0.5/a.txt": "whole"}
+
+
+def test_folder_that_is_not_to_be_replaced_stays(older):
+    with complete_folder(older, replace=False) as partial:
+        write(partial, "new")
+    assert contents(older.parent) == {"quick-beta0.5/old.txt": "old"}
+
+
+def test_file_in_the_way_of_a_folder_is_no_folder_of_another_process(target):
+    with pytest.raises(OSError), complete_folder(target) as partial:
+        write(partial, "new")
+        target.write_text("in the way")
+    assert contents(target.parent) == {"quick-beta0.5": "in the way"}
+
+
+@pytest.mark.parametrize("make", [complete_folder, storage.complete_file])
+def test_place_that_cannot_be_written_to_is_named_with_the_remedy(tmp_path, make):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"file/data/a: expected a place that can be written to, found"
+                                      r" none \(.+\)\. Let .*file/data be written to, or set CVAE"):
+        with make(tmp_path / "file" / "data" / "a"):
+            pass
+
+
+def test_two_that_write_one_file_at_once_leave_a_whole_one(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with storage.complete_file(path) as slow:
+        slow.write_text("slow")
+        storage.write_text(path, "fast")
+        assert path.read_text() == "fast"
+    assert path.read_text() == "slow" and names(path.parent) == ["a.txt"]
 
 
 def test_json_reads_well_in_a_diff_and_comes_back(tmp_path):
@@ -137,6 +229,30 @@ def test_a_value_is_made_once_for_a_key(tmp_path):
     assert storage.kept_json(path, "x", make) == {"a": 3}
 
 
+@pytest.mark.parametrize("content", ["", "{", "7", "[]", "{}", '{"key": "x"}'])
+def test_value_whose_file_is_damaged_is_made_again(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    assert storage.kept_json(tmp_path / "a.json", "x", lambda: {"b": (1, 2)}) == {"b": [1, 2]}
+    assert read_json(tmp_path / "a.json") == {"key": "x", "value": {"b": [1, 2]}}
+
+
+def test_value_is_the_own_one_though_another_process_writes_another(tmp_path, monkeypatch):
+    def overtaken(path, value, write=storage.write_json):
+        write(path, value)
+        write(path, {"key": "y", "value": "theirs"})
+
+    monkeypatch.setattr(storage, "write_json", overtaken)
+    assert storage.kept_json(tmp_path / "a.json", "x", lambda: "mine") == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe"])
+def test_damaged_json_is_named_with_the_remedy(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(storage.DataError, match=r"a\.json: expected JSON, found a damaged file "
+                                                r"\(.+\)\. Put a whole copy there, or delete"):
+        read_json(tmp_path / "a.json")
+
+
 def test_hash_depends_on_values_and_not_on_their_order():
     assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1})
     assert short_hash({"a": 1}) != short_hash({"a": 2})
@@ -167,12 +283,26 @@ def test_code_stamp_notices_code_and_not_comments(tmp_path, edited, changes):
     assert (stamps[0] != stamps[1]) == changes
 
 
-def test_outputs_go_where_cvae_out_says(tmp_path, monkeypatch):
-    assert storage.output_root() == storage.REPOSITORY
-    monkeypatch.setenv("CVAE_OUT", str(tmp_path))
-    assert storage.output_root() == tmp_path.resolve()
-    monkeypatch.setenv("CVAE_OUT", "")
-    assert storage.output_root() == storage.REPOSITORY
+@pytest.mark.parametrize("start", [".", "notebooks", "/"])
+@pytest.mark.parametrize(("value", "expected"), [
+    (None, storage.REPOSITORY), ("", storage.REPOSITORY), (" \t", storage.REPOSITORY),
+    ("out", storage.REPOSITORY / "out"), ("../out", storage.REPOSITORY.parent / "out"),
+    ("/tmp/out", Path("/tmp/out").resolve()), ("~", Path.home().resolve()),
+    ("~/out", Path.home().resolve() / "out")])
+def test_outputs_go_where_cvae_out_says_from_wherever(monkeypatch, start, value, expected):
+    monkeypatch.chdir(storage.REPOSITORY / start)
+    if value is not None:
+        monkeypatch.setenv("CVAE_OUT", value)
+    assert storage.output_root() == expected
+
+
+@pytest.mark.parametrize(("value", "home"), [("~no-such-user/out", "/"), ("~", "/no/such/folder")])
+def test_home_that_is_nobodys_is_refused(monkeypatch, value, home):
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("CVAE_OUT", value)
+    with pytest.raises(storage.DataError, match=f"CVAE_OUT: expected a folder, found '{value}', "
+                                                "whose ~ stands for no home .*Write the path out"):
+        storage.output_root()
 
 
 def test_machine_is_described_in_words():

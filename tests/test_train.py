@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -534,6 +535,33 @@ def test_loss_that_becomes_no_number_keeps_the_epoch_before(undisturbed, again, 
     assert_same_end(again(config, state=state), expected)
 
 
+# ---------------------------------------------------------------- two that train one run at once
+def test_run_that_another_process_ends_first_is_the_one_that_stays(
+        brief, slices, split, run, tmp_path, monkeypatch):
+    folder, evaluate = tmp_path / brief.folder_name, evaluation.evaluate
+
+    def meanwhile(*given):
+        shutil.copytree(run.folder, folder)
+        (folder / "prior.safetensors").write_bytes(b"fitted")
+        worker.state_of(brief, tmp_path).unlink()
+        return evaluate(*given)
+
+    monkeypatch.setattr(evaluation, "evaluate", meanwhile)
+    found = load_or_train(brief, slices, split, tmp_path, ALONE, progress=False)
+    assert same_weights(found.model, run.model)
+    assert set(names(folder)) == {*RUN_FILES, "prior.safetensors"}
+    assert names(tmp_path) == [brief.folder_name]
+
+
+def test_two_processes_that_train_one_run_leave_it_whole(work, tmp_path):
+    config, packed = work
+    with ThreadPoolExecutor() as pool:
+        for ended in pool.map(lambda _: worker.start(packed, "trained", 0, tmp_path), range(2)):
+            assert ended.returncode == 0, ended.stderr
+    assert names(tmp_path) == [config.folder_name]
+    assert end_of(tmp_path / config.folder_name)
+
+
 # -------------------------------------------------------------------------------- a disk that fails
 @pytest.mark.parametrize("place", ["file", "file/below/it"])
 def test_place_that_cannot_be_written_to_is_named_before_any_step(
@@ -669,6 +697,30 @@ def test_whenever_it_is_killed_only_what_is_missing_is_done_again(
     assert all(names(tmp_path / moment) == [run] for moment in worker.MOMENTS)
 
 
+# ------------------------------------------------------------------- what other tools have set
+#: Settings of accelerate's own, and ranks that a scheduler or another tool has left behind.
+OTHERS = {
+    "ACCELERATE_MIXED_PRECISION": "fp8", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+    "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_DYNAMO_USE_DYNAMIC": "maybe",
+    "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_USE_MEGATRON_LM": "true", "ACCELERATE_USE_SAGEMAKER": "true",
+    "ACCELERATE_USE_CPU": "maybe", "ACCELERATE_TORCH_DEVICE": "meta",
+    "ACCELERATE_FP8_BACKEND": "TE", "ACCELERATE_DEBUG_MODE": "maybe",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2",
+    "FORK_LAUNCHED": "1", "PMI_RANK": "1", "PMI_SIZE": "2", "OMPI_COMM_WORLD_SIZE": "2"}
+RANKS = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "192.0.2.1",
+         "MASTER_PORT": "29500", "LOCAL_WORLD_SIZE": "2", "NODE_RANK": "1"}
+
+
+def test_settings_of_other_tools_change_nothing(brief, slices, split, tmp_path):
+    packed = worker.pack(tmp_path / "work.pickle", brief, slices, split)
+    for name, environment in (("alone", {}), ("among others", OTHERS | RANKS)):
+        ended = worker.start(packed, "trained", 0, tmp_path / name, **environment)
+        assert ended.returncode == 0, ended.stderr
+    assert (end_of(tmp_path / "among others" / brief.folder_name)
+            == end_of(tmp_path / "alone" / brief.folder_name))
+
+
 # ------------------------------------------------------------------------------- several processes
 @pytest.fixture
 def slow(config):
@@ -682,7 +734,7 @@ def test_two_processes_train_as_one_whatever_the_batch_and_wherever_they_stop(
     packed = worker.pack(tmp_path / "work.pickle", slow, slices, split)
     tasks = [[{}, 0, 0, 0], [{"batch_size": 7}, 0, 0, 1], [{"batch_size": 7}, 3, 0, 2],
              [{}, 0, 2, 3], [{}, 0, 0, 3], [{}, 0, 3, 4]]
-    ended = worker.start(packed, "fits", tmp_path, *map(json.dumps, tasks), processes=2)
+    ended = worker.start(packed, "fits", tmp_path, *map(json.dumps, tasks), processes=2, **OTHERS)
     assert ended.returncode == 0, ended.stderr
     for number, (changes, micro_batch, _, seed) in enumerate(tasks):
         one = replace(slow, profile=replace(slow.profile, **changes), seed=seed)
@@ -708,7 +760,8 @@ def test_shell_with_two_processes_makes_the_run_of_one_and_the_first_alone_write
     for processes in (1, 2):
         out = tmp_path / str(processes)
         out.mkdir()
-        ended = worker.start(packed, "main", out, "--beta", "10", processes=processes)
+        ended = worker.start(packed, "main", out, "--beta", "10", processes=processes,
+                             **OTHERS | RANKS)
         assert ended.returncode == 0, ended.stderr
         (folder,) = (out / "data" / "runs").iterdir()
         assert ended.stdout.count(f"{folder}\n") == 1 and "test Dice" in ended.stdout
@@ -729,6 +782,12 @@ def test_more_processes_than_images_in_a_batch_are_refused(slow, slices, split):
         fit(slow, slices, split, nine, progress=False)
     with pytest.raises(ValueError, match="expected at most 5 processes, .* the validation slices"):
         fit(slow, slices, split | {"validation": split["validation"][:5]}, nine, progress=False)
+
+
+def test_more_processes_than_images_are_not_started(slow, slices, split, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "notebook_launcher", no_step)
+    with pytest.raises(ValueError, match="expected at most 8 processes, .* found 1000000"):
+        load_or_train(slow, slices, split, tmp_path, Machinery(CPU, 10**6), progress=False)
 
 
 def test_processes_are_not_started_once_the_gpu_is_in_use(
@@ -825,7 +884,8 @@ def test_interrupted_cell_ends_and_the_same_cell_goes_on(kernel, tmp_path):
     assert printed["stdout"].split() == ["epoch", str(done + 1)]
 
 
-BOTH = """
+BOTH = f"""
+os.environ.update({OTHERS | RANKS})
 os.cpu_count = lambda: 4  # as if there were two cores for each of two processes
 torch.set_num_threads(4)
 for folder, processes in (("one", 1), ("two", 2)):
@@ -833,6 +893,7 @@ for folder, processes in (("one", 1), ("two", 2)):
     run = train.load_or_train(config, study.slices, study.split, study.data_folder / folder,
         train.Machinery(torch.device("cpu"), processes, "no"))
     print("environment", run.environment["processes"])
+assert os.environ["RANK"] == "1"
 """
 
 
@@ -845,6 +906,60 @@ def test_processes_start_from_a_kernel_that_has_already_trained_with_threads(ker
                 for name in ("one", "two"))
     assert names(one.folder.parent) == names(two.folder.parent) == [one.folder.name]
     assert_same_curve([two.history, two.steps], [one.history, one.steps])
+
+
+# -------------------------------------------------------------------------- settings without sense
+NO_NUMBERS = [float("nan"), float("inf"), -float("inf"), -1, -1e-9, None, "10", True, [1], 10**400]
+NO_COUNTS = [*NO_NUMBERS, 1.5, 2.0]
+
+
+def settings(**values):
+    return [(name, value) for name, some in values.items() for value in some]
+
+
+@pytest.mark.parametrize(("name", "value"), settings(
+    beta=[*NO_NUMBERS, 1e39, 1e20], rate=NO_NUMBERS, seed=[*NO_COUNTS, 2**32],
+    schedule=["steep", "", None, ["linear"]], split_by=["heart", "", None]))
+def test_configuration_without_sense_is_refused(config, name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, found .*\. Change this setting"):
+        replace(config, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), settings(
+    size=[*NO_COUNTS, 0, 8, 33], decay=["steep", None], coupled_decay=["no", None],
+    learning_rate=[*NO_NUMBERS, 0], gradient_clip=[*NO_NUMBERS, 0],
+    weight_decay=NO_NUMBERS, augment=NO_NUMBERS, warmup_steps=NO_COUNTS,
+    **dict.fromkeys(("base_channels", "epochs", "batch_size", "patience", "samples", "latent_dim",
+                     "phantom_patients"), [*NO_COUNTS, 0])))
+def test_profile_without_sense_is_refused(tiny, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} of profile tiny: expected .*, found .*\. Chan"):
+        replace(tiny, **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), settings(
+    processes=[*NO_COUNTS, 0], micro_batch=NO_COUNTS, precision=["fp8", "fp16", None]))
+def test_machinery_without_sense_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, found "):
+        Machinery(**{"device": CPU, name: value})
+
+
+@pytest.mark.parametrize("change", [{"rate": 5.0}, {"schedule": "exponential"},
+                                    {"schedule": "late-exponential"}])
+def test_what_cannot_move_a_beta_of_zero_is_refused(config, change):
+    assert replace(config, beta=0, schedule="linear").beta == 0
+    with pytest.raises(ValueError, match="^beta: expected a number above 0, .* found 0"):
+        replace(config, beta=0.0, **change)
+
+
+def test_numbers_of_one_value_are_one_configuration(config):
+    names = {replace(config, beta=beta, seed=seed, rate=rate).folder_name for beta, seed, rate in (
+        (10, 0, 0), (10.0, np.int64(0), 0.0), (np.float64(10), 0, -0.0), (np.int32(10), 0, 0))}
+    assert names == {config.folder_name}
+
+
+def test_largest_beta_still_trains(again, brief):
+    history = again(replace(brief, beta=1.8e19))[1]
+    assert np.isfinite(history["train_loss"]).all() and history["train_kl"].iloc[-1] < 0.01
 
 
 # ---------------------------------------------------------------------------------- from the shell
@@ -894,6 +1009,13 @@ def test_run_from_the_shell_is_the_one_that_a_notebook_asks_for(
     (("--split-by", "heart"), "--split-by: invalid choice: 'heart'"),
     (("--precision", "fp8"), "--precision: invalid choice: 'fp8'"),
     (("--beta", "ten"), "--beta: invalid float value: 'ten'"),
+    (("--beta", "-5"), "--beta: expected a number of at least 0 .*, found -5.0. Change this"),
+    (("--beta", "nan"), "--beta: expected a number .*, found nan"),
+    (("--beta", "1e39"), "--beta: expected a number .* at most 1.8e.19, found 1e.39"),
+    (("--rate", "-3"), "--rate: expected a number of at least 0"),
+    (("--seed", "-1"), "--seed: expected a whole number from 0 to 4294967295, found -1"),
+    (("--micro-batch", "-1"), "--micro-batch: expected a whole number from 0 to .*, found -1"),
+    (("--precision", "fp16"), "--precision: expected bf16 or no on cpu, found fp16"),
     (("--compile",), "--compile: expected a C.. compiler and the headers of Python; leave it out"),
 ])
 def test_wrong_argument_is_named_and_nothing_is_made(
