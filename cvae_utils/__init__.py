@@ -8,6 +8,8 @@ Modules import only upward in this list, so a reader can go through it from top 
     metrics      Dice, anatomical validity, shape descriptors, active units
     girder       fetch files from a Girder server
     download     ACDC from its public server
+    volumes      one file to labels and millimetres; the one place that interprets a header
+    naming       who is who: patient, phase, scan and slice from the name of a file
     acdc         find and read a data set in the ACDC layout, or a plain folder
     phantom      synthetic hearts written in the same layout
     align        centre, rotate, crop and resample a slice

@@ -11,37 +11,42 @@
 Bernard et al., IEEE TMI 37(11), 2018, doi 10.1109/TMI.2018.2837502.
 """
 
-import gzip
 import hashlib
-import io
-import math
 import os
 import re
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
+from cvae_utils import naming
 from cvae_utils.download import is_unfinished, main
 from cvae_utils.labels import GROUPS, LABEL_MAPS, UNKNOWN, Label, find_label_map
+from cvae_utils.naming import PHASES
 from cvae_utils.storage import DataError
+from cvae_utils.volumes import Volume, read_labels, read_volume
 
 SUBSETS = ("training", "testing")
-PHASES = ("ED", "ES")
-#: Bytes of a volume, uncompressed; the largest of ACDC has a few MB.
-LARGEST_VOLUME = 2**31
-#: Axes of every array of this package: x to the patient's left, y to the back, z to the head.
-AXES = ("L", "P", "S")
+#: Of each patient of the official ACDC, in order, four hex digits of `_signature`.
+OFFICIAL = (
+    "562e709958240cbcd48cb75a5df1a760c3d693f3b1fcb9a63288e81b693c1df4a8420b46ceafc65c"
+    "5a85e8542f9a3f157aa816bc63dc0721dca75c8a59733142312ad25ced431ac95d01e34b51e1b3ab"
+    "bd66655cc423eb8b0f401cbbad34f498fef0cf5654924fa2a8656761093f558df47fd1c521e0e1b8"
+    "3c9fadc97d99117c1828aeaa691809039b766855d13336f56641f99ab692dedf038136a53781b862"
+    "ef2216d7688ab2849f4c3ca6ffa96cf488397dc4c92fdcbf0ae3ed9798d8027b8a4c7fbf2f783b51"
+    "43df9b326084be6c9d0ca3c5b5f2e6544dc57d38b8c15a47c346e881e656b1a864e811fc1de16dd3"
+    "f5aae0d8b00cd3156632d3aba103c7e98f4601d069c7d9887f02d52380b4c5cf8bcb85d53a4a45aa"
+    "2257d304cd87f03885d2d5f725dc22e812e90f37"
+)
 
 
 @dataclass(frozen=True)
 class Frame:
     """The labels of one patient at one phase, and where they lie."""
 
-    patient: str
+    patient: str  # told apart from every other person of the data set by this alone
     subset: str  # "training", "testing", or "" where the patients lie directly in the root
     group: str  # one of GROUPS, or UNKNOWN
     phase: str  # "ED", "ES" or UNKNOWN
@@ -49,32 +54,44 @@ class Frame:
     image_path: Path | None  # None in a label-only copy
     #: What the values in the file mean: {value: Label}.
     label_map: Mapping[int, Label] = field(default_factory=LABEL_MAPS["ACDC"].copy, hash=False)
+    scan: str = ""  # what else tells volumes of one patient and phase apart, "frame01"
+    #: Where each slice is a file of its own: all of them, in order; label_path is the first.
+    slice_paths: tuple[Path, ...] = ()
 
-
-@dataclass(frozen=True)
-class Volume:
-    """An oriented volume: data (X, Y, Z) with axes L, P, S, and its voxel size in mm, (3,)."""
-
-    data: np.ndarray
-    spacing_mm: np.ndarray
+    @property
+    def name(self) -> str:
+        """Patient, phase and scan in words."""
+        known = "" if self.phase == UNKNOWN else self.phase
+        return " ".join(filter(None, (self.patient, self.scan, known)))
 
 
 def list_frames(root: Path, labels: str | Mapping = "ACDC") -> list[Frame]:
     """All ED and ES label volumes below `root`, ordered by patient and phase.
 
-    labels: what the values in the files mean, see labels.find_label_map. Raises DataError if the
-    folder is missing or holds no patients, if an Info.cfg is missing or cannot be parsed, or if a
-    label volume that it announces is not there.
+    labels: what the values in the files mean, see labels.find_label_map. The same name in training
+    and in testing is two patients. Raises DataError if the folder is missing or holds no patients,
+    if an Info.cfg is missing or cannot be parsed, or if a label volume that it announces is not
+    there.
     """
     root, label_map = _folder(root), find_label_map(labels)
     bases = [root / subset for subset in SUBSETS if (root / subset).is_dir()] or [root]
-    folders = [f for base in bases for f in sorted(base.glob("patient*")) if f.is_dir()]
+    found = [path for base in bases for path in sorted(base.glob("patient*"))]
+    if lost := [path for path in found if path.is_symlink() and not path.exists()]:
+        raise DataError(f"{lost[0]}: expected a patient's folder, found a link to one that is not "
+                        f"there ({len(lost)} such). Restore what it leads to, or remove it.")
+    folders = [path for path in found if path.is_dir()]
     if not folders:
         raise DataError(
             f"{root}: expected training/patient001 ..., found no patient folder. Unzip ACDC here, "
-            "point ACDC_ROOT at the folder that holds training/, or unset it to use the phantom."
+            "point ACDC_ROOT at the folder that holds training/, or unset it to use the phantom. A "
+            "folder of other label files needs a pattern: begin(..., pattern='**/*_gt.nii.gz')."
         )
-    return [frame for folder in folders for frame in _patient_frames(folder, label_map)]
+    frames = [frame for folder in folders for frame in _patient_frames(folder, label_map)]
+    subsets: dict[str, set[str]] = {}
+    for frame in frames:
+        subsets.setdefault(frame.patient, set()).add(frame.subset)
+    return [replace(frame, patient=f"{frame.subset}/{frame.patient}")
+            if len(subsets[frame.patient]) > 1 else frame for frame in frames]
 
 
 def _folder(root: Path) -> Path:
@@ -89,36 +106,99 @@ def _folder(root: Path) -> Path:
 
 
 def list_volumes(root: Path, pattern: str, labels: str | Mapping = "ACDC") -> list[Frame]:
-    """Label volumes of a plain folder, without Info.cfg, in the order of their names.
+    """Label volumes of a plain folder, without Info.cfg, in the order of their patients.
 
-    pattern: a glob below `root`, for instance "**/*_gt.nii.gz". labels: see list_frames. A volume
-    is at the phase whose name, ED or ES, is a part of its own; volumes whose names differ in that
-    alone are of one patient. Groups are UNKNOWN, and so is a phase that no name gives. Raises
-    DataError if there is no such folder or no such file, or if two files are the same phase of one
-    patient.
+    pattern: a glob below `root`, for instance "**/*_gt.nii.gz"; naming.understand says who is who.
+    Or a regular expression with a group (?P<patient>...), see naming.by_pattern. labels: see
+    list_frames. Folders that are links are followed, hidden files are left out. Groups are UNKNOWN,
+    and so is a phase that no name gives. Raises DataError if there is no such folder or no such
+    file, if a link leads nowhere, or if two files have one patient, phase, scan and slice.
     """
     root, label_map = _folder(root), find_label_map(labels)
-    try:
-        paths = sorted(path for path in root.glob(pattern) if path.is_file())
-    except (ValueError, NotImplementedError) as error:
+    regular = naming.is_regular(pattern)
+    if not pattern or Path(pattern).is_absolute():
         raise DataError(f"{pattern!r}: expected a pattern relative to {root}, such as "
-                        f"'**/*_gt.nii.gz' ({error}).") from None
-    if not paths:
+                        "'**/*_gt.nii.gz'.")
+    paths = _files(root, "**/*" if regular else pattern)
+    names = {path.relative_to(root).as_posix(): path for path in paths}
+    said = (naming.by_pattern(pattern, names) if regular else
+            naming.understand(names, lambda name: _is_slice(names[name])))
+    if not said:
         raise DataError(f"{root}: expected label volumes named {pattern}, found none. Mind the "
                         "ending: .nii and .nii.gz are different patterns.")
-    frames: dict[tuple, Frame] = {}
-    for path in paths:
-        name = re.sub(r"\.nii(\.gz)?$", "", path.relative_to(root).as_posix())
-        parts = re.split(r"([/_.\- ])", name)
-        phases = {part.upper() for part in parts} & set(PHASES)
-        phase = phases.pop() if len(phases) == 1 else UNKNOWN
-        patient = "".join(part for part in parts if part.upper() != phase)
-        patient = re.sub(r"([/_.\- ])[/_.\- ]+", r"\1", patient).strip("/_.- ")
-        if (patient, phase) in frames:
-            raise DataError(f"{path}: expected one volume of {patient} at {phase}, found another: "
-                            f"{frames[patient, phase].label_path}. Narrow the pattern {pattern!r}.")
-        frames[patient, phase] = Frame(patient, "", UNKNOWN, phase, path, None, label_map)
-    return sorted(frames.values(), key=lambda frame: frame.patient)
+    files: dict[tuple, dict] = {}
+    for name, who in said.items():
+        slices = files.setdefault((who.patient, who.phase, who.scan), {})
+        if (other := slices.get(who.slice)) or (slices and (None in slices or who.slice is None)):
+            other = other or next(iter(slices.values()))
+            raise DataError(f"{names[name]}: expected one volume of {who.patient} at {who.phase}, "
+                            f"found another: {other}. Narrow the pattern {pattern!r}, or tell them "
+                            "apart by one with groups: (?P<patient>...) and (?P<scan>...).")
+        slices[who.slice] = names[name]
+    frames = []
+    for (patient, phase, scan), slices in files.items():
+        ordered = tuple(slices[number] for number in sorted(slices, key=lambda n: n or 0))
+        frames.append(Frame(patient, "", UNKNOWN, phase, ordered[0], None, label_map, scan,
+                            ordered if len(ordered) > 1 else ()))
+    return sorted(frames, key=lambda frame: frame.patient)
+
+
+def _files(root: Path, pattern: str) -> list[Path]:
+    """The files that a glob finds, each once, sorted. Unlike Path.glob it follows links, and leaves
+    out what is hidden, such as the ._ files of macOS."""
+    wanted, found, been = pattern.split("/"), [], set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in been:  # a link in a circle
+            inner.clear()
+            continue
+        been.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        here = Path(folder).relative_to(root).parts
+        found += [Path(folder) / name for name in files
+                  if not name.startswith(".") and _matches((*here, name), wanted)]
+    if lost := [path for path in found if not path.exists()]:
+        raise DataError(f"{lost[0]}: expected a label file, found a link to one that is not there "
+                        f"({len(lost)} such). Fetch its content (datalad get), restore it, or "
+                        "remove the link.")
+    return sorted(found)
+
+
+def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether the folders and the name of a file match a glob; ** is any number of folders."""
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return any(_matches(parts[k:], wanted[1:]) for k in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _matches(parts[1:], wanted[1:])
+
+
+def _is_slice(path: Path) -> bool:
+    try:
+        return read_volume(path).data.shape[2] == 1
+    except DataError:  # said when its turn comes
+        return False
+
+
+def understood(frames: list[Frame]) -> str:
+    """What was made of the names of a plain folder's files, in a few lines to be read."""
+    files = sum(max(1, len(frame.slice_paths)) for frame in frames)
+    patients: dict[str, list[Frame]] = {}
+    for frame in frames:
+        patients.setdefault(frame.patient, []).append(frame)
+    phases = ", ".join(f"{sum(f.phase == phase for f in frames)} {phase}"
+                       for phase in (*PHASES, UNKNOWN) if any(f.phase == phase for f in frames))
+    first = next(iter(patients.values()))
+    example = ", ".join(f"{frame.label_path.name} ({frame.name}"
+                        + (f", {len(frame.slice_paths)} slices)" if frame.slice_paths else ")")
+                        for frame in first[:3])
+    lines = [f"Read from the names: {files} files, {len(frames)} volumes (phase: {phases}), "
+             f"{len(patients)} patients. The first: {example}."]
+    if len(patients) == len(frames) > 1:
+        lines.append("No two volumes share a patient. If some are of one person, the names do not "
+                     "say so, and a split by patient would put them on both sides.")
+    lines.append("If this is wrong, say who is who: pattern=r'(?P<patient>...)_(?P<phase>ED|ES)'.")
+    return "\n".join(lines)
 
 
 def _patient_frames(folder: Path, label_map: Mapping[int, Label]) -> list[Frame]:
@@ -153,13 +233,16 @@ def _first_existing(folder: Path, stem: str) -> Path | None:
 
 
 def read_info(path: Path) -> dict:
-    """Parse an Info.cfg: {"ED": int, "ES": int, "Group": one of GROUPS, ...}.
+    """Parse an Info.cfg: {"ED": int, "ES": int, "Group": one of GROUPS or UNKNOWN, ...}.
 
-    Raises DataError if the file is missing or one of the three entries is missing or not usable.
+    Line ends and byte-order marks of any system are read. Raises DataError if the file is missing
+    or one of the three entries is missing or not usable.
     """
     remedy = "Restore the file from the ACDC archive, or move the patient's folder out."
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        raw = path.read_bytes()
+        encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        lines = raw.decode(encoding).splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: expected the patient's ED, ES and Group, but the file is "
                         f"missing. {remedy}") from None
@@ -179,124 +262,51 @@ def read_info(path: Path) -> dict:
         raise DataError(f"{path}: expected ED and ES to be two frames, found frame {info['ED']} "
                         f"for both. {remedy}")
     group = {"RV": "ARV"}.get(info.get("Group"), info.get("Group"))
-    if group not in GROUPS:
-        raise DataError(f"{path}: expected Group to be one of NOR, MINF, DCM, HCM, RV, found "
-                        f"{group!r}. {remedy}")
+    if group not in (*GROUPS, UNKNOWN):
+        raise DataError(f"{path}: expected Group to be one of NOR, MINF, DCM, HCM, RV, or "
+                        f"'{UNKNOWN}', found {group!r}. {remedy}")
     return info | {"Group": group}
 
 
-def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file, 3-D or one slice, and bring its axes to L, P, S by the affine.
-
-    The whole file is decompressed before it is parsed, so that gzip's checksum is verified and a
-    truncated file cannot pass as a volume with fewer slices. Raises DataError if that fails, if
-    the volume is not 3-D, or if its voxel size is not that of slices stacked along S.
-    """
-    remedy = "The file looks damaged: copy or download it again."
-    try:
-        raw = Path(path).read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = _unzip(raw)
-        with np.errstate(all="ignore"):  # numbers that overflow are refused below
-            image, header_mm, affine_mm = _open_image(raw)
-            orientation = nib.orientations.ornt_transform(
-                nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(AXES)
-            )
-            image = image.as_reoriented(orientation)
-            data = np.asanyarray(image.dataobj)
-            spacing_mm = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    except (OSError, EOFError, zlib.error, ValueError, OverflowError,
-            nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError,
-            nib.wrapstruct.WrapStructError, nib.orientations.OrientationError) as error:
-        raise DataError(f"{path}: expected a NIfTI volume, but it cannot be read "
-                        f"({type(error).__name__}: {error}). {remedy}") from None
-    if data.ndim != 3:
-        raise DataError(f"{path}: expected a 3-D volume, found shape {data.shape}. Save "
-                        "each frame of a 4-D series as a file of its own.")
-    if data.dtype.kind not in "iuf":
-        raise DataError(f"{path}: expected one number a voxel, found {data.dtype}.")
-    if not np.allclose(header_mm, affine_mm, rtol=0.01):
-        raise DataError(f"{path}: expected one voxel size, found {header_mm} mm as pixdim and "
-                        f"{affine_mm} mm in the affine. Save the file with one for both.")
-    if not ((spacing_mm >= 0.01) & (spacing_mm <= 100)).all():
-        raise DataError(f"{path}: expected a voxel size of 0.01 to 100 mm, found {spacing_mm}. "
-                        "Save the file with its voxel size in mm.")
-    if spacing_mm[:2].max() > 2 * spacing_mm[:2].min():
-        raise DataError(f"{path}: expected slices stacked along {AXES[2]}, with nearly square "
-                        f"pixels, found voxels of {spacing_mm} mm along {', '.join(AXES)}. Save "
-                        "the file with an affine that says so.")
-    return Volume(data, spacing_mm)
-
-
-def _unzip(compressed: bytes) -> bytes:
-    """Like gzip.decompress, but it stops at what no volume needs."""
-    file, raw = gzip.GzipFile(fileobj=io.BytesIO(compressed)), bytearray()
-    while part := file.read(2**16):
-        raw += part
-        if len(raw) > LARGEST_VOLUME:
-            raise ValueError(f"it unpacks to more than {LARGEST_VOLUME} bytes")
-    return bytes(raw)
-
-
-def _open_image(raw: bytes) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
-    """The image in the bytes of a file, and its voxel size by pixdim and by the affine.
-
-    The size of the file is checked before memory is taken for the voxels that it announces.
-    """
-    image = nib.Nifti1Image.from_bytes(raw)
-    announced = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-    if announced != len(raw):
-        raise ValueError(f"its header announces {announced} bytes, not {len(raw)}")
-    stored = nib.Nifti1Header(raw[:348], check=False)  # the image's is without impossible numbers
-    header_mm = np.abs(np.asarray(stored.get_zooms()[:3], dtype=float))
-    affine_mm = nib.affines.voxel_sizes(image.affine)[:len(header_mm)]
-    if len(image.shape) == 2:  # one slice
-        data = np.asanyarray(image.dataobj)[:, :, None]
-        image = nib.Nifti1Image(data, image.affine, dtype=data.dtype)
-    return image, header_mm, affine_mm
-
-
-def read_labels(path: Path, label_map: Mapping[int, Label] = LABEL_MAPS["ACDC"]) -> Volume:
-    """Read a label volume: data (X, Y, Z) uint8 with values of Label.
-
-    label_map: what the values in the file mean. Raises DataError, also if it holds others.
-    """
-    volume = read_volume(path)
-    values = np.unique(volume.data)
-    if not np.isin(values, list(label_map)).all():
-        known = ", ".join(f"{value} ({label.name})" for value, label in sorted(label_map.items()))
-        raise DataError(
-            f"{path}: expected labels {known}, found values "
-            f"{values[:8].tolist()}{' ...' if len(values) > 8 else ''}. Is this an MR image, or "
-            "a data set with other labels? Say what they mean: begin(..., labels={value: name})."
-        )
-    data = volume.data.astype(np.uint8)
-    for value in values:
-        if label_map[int(value)] != value:  # in ACDC's own files, no value does
-            data[volume.data == value] = label_map[int(value)]
-    return Volume(data, volume.spacing_mm)
-
-
 def read_frame(frame: Frame) -> Volume:
-    """The labels of one frame, as read_labels gives them."""
-    return read_labels(frame.label_path, frame.label_map)
+    """The labels of one frame, as volumes.read_labels gives them.
+
+    Slices in files of their own are stacked in their order. Raises DataError if they are not one
+    slice each, or not of one grid.
+    """
+    if not frame.slice_paths:
+        return read_labels(frame.label_path, frame.label_map)
+    parts = [read_labels(path, frame.label_map) for path in frame.slice_paths]
+    shape, spacing_mm = (*parts[0].data.shape[:2], 1), parts[0].spacing_mm
+    for path, part in zip(frame.slice_paths, parts):
+        if part.data.shape != shape or not np.allclose(part.spacing_mm, spacing_mm, rtol=1e-3):
+            raise DataError(
+                f"{path}: expected one slice of {shape[:2]} pixels, {spacing_mm.tolist()} mm, as "
+                f"{frame.label_path}, found {part.data.shape} and {part.spacing_mm.tolist()} mm. "
+                "If these are not slices of one volume, give a pattern with groups.")
+    return Volume(np.concatenate([part.data for part in parts], axis=2), spacing_mm,
+                  parts[0].notice)
 
 
 def read_patient(frames: list[Frame]) -> list[Volume]:
-    """Labels of one patient's frames; raises DataError if their in-plane pixel sizes differ.
+    """Labels of one patient's frames; raises DataError if ED and ES differ in in-plane pixel size.
 
     ED and ES are two frames of one acquisition. Their in-plane sizes may differ, because
     label-only copies are cropped around the heart, volume by volume; each is then aligned on its
     own grid. Their pixel sizes may not: then one file is not the one its name says.
     """
     volumes = [read_frame(frame) for frame in frames]
-    spacings = np.array([volume.spacing_mm[:2] for volume in volumes])
-    if not np.allclose(spacings, spacings[0], rtol=1e-3):
-        found = ", ".join(f"{frame.label_path}: {volume.spacing_mm[:2].round(4).tolist()} mm"
-                          for frame, volume in zip(frames, volumes))
-        raise DataError(f"{frames[0].patient}: expected ED and ES with one in-plane pixel size, "
-                        f"found {found}. One of them belongs to another patient: restore both "
-                        "from the same source.")
+    scans: dict[str, list[int]] = {}
+    for k, frame in enumerate(frames):
+        scans.setdefault(frame.scan, []).append(k)
+    for rows in scans.values():
+        spacings = np.array([volumes[k].spacing_mm[:2] for k in rows])
+        if not np.allclose(spacings, spacings[0], rtol=1e-3):
+            found = ", ".join(f"{frames[k].label_path}: "
+                              f"{volumes[k].spacing_mm[:2].round(4).tolist()} mm" for k in rows)
+            raise DataError(f"{frames[0].patient}: expected ED and ES with one in-plane pixel "
+                            f"size, found {found}. One of them belongs to another patient: restore "
+                            "both from the same source.")
     return volumes
 
 
@@ -320,14 +330,49 @@ def fingerprint(frames: list[Frame]) -> str:
     """16 hex digits that change when any label file, group or phase changes."""
     digest = hashlib.sha256()
     for frame in frames:
-        digest.update(f"{frame.subset}/{frame.patient}/{frame.group}/{frame.phase}/"
+        digest.update(f"{frame.subset}/{frame.patient}/{frame.group}/{frame.phase}/{frame.scan}/"
                       f"{sorted(frame.label_map.items())}\n".encode())
-        try:
-            digest.update(hashlib.sha256(frame.label_path.read_bytes()).digest())
-        except OSError as error:
-            raise DataError(f"{frame.label_path}: cannot be read ({error.strerror}). Mend its "
-                            "permissions, or copy it again.") from None
+        for path in frame.slice_paths or [frame.label_path]:
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror}). Mend its "
+                                "permissions, or copy it again.") from None
     return digest.hexdigest()[:16]
+
+
+def is_official(frames: list[Frame]) -> bool:
+    """Whether these are ACDC's own labels, of all of its patients or some of them.
+
+    Told by name, group, ED, ES and the voxels of each structure, so that headers, compression and a
+    cropped field of view do not matter, and another data set in the same layout is not taken for
+    it. One patient in ten may differ: copies that were cropped have lost voxels here and there.
+    """
+    patients: dict[str, list[Frame]] = {}
+    for frame in frames:
+        patients.setdefault(frame.patient, []).append(frame)
+    others = 0
+    for name, pair in patients.items():
+        number = re.fullmatch(r"patient(\d{3})", name)
+        if not number or not 0 < int(number[1]) <= len(OFFICIAL) // 4:
+            return False
+        start = 4 * (int(number[1]) - 1)
+        try:
+            others += OFFICIAL[start:start + 4] != _signature(pair)
+        except DataError:  # said when the labels are read
+            return False
+        if others > len(patients) / 10:
+            return False
+    return True
+
+
+def _signature(frames: list[Frame]) -> str:
+    """Four hex digits of what a patient of ACDC is known by."""
+    said = [frames[0].patient, frames[0].group]
+    for frame in frames:
+        counts = np.bincount(read_frame(frame).data.ravel(order="K"), minlength=len(Label))
+        said += [frame.phase, frame.label_path.name.split("_")[1], *counts[1:].tolist()]
+    return hashlib.sha256(" ".join(map(str, said)).encode()).hexdigest()[:4]
 
 
 def find_root(default: Path, base: Path) -> Path | None:
@@ -354,7 +399,7 @@ def find_root(default: Path, base: Path) -> Path | None:
         raise DataError(f"{default}: expected all of ACDC, but its download was interrupted. Begin "
                         "it again, it goes on where it stopped: python -m cvae_utils.acdc "
                         "--accept-licence. CVAE_DATA=phantom does without it.")
-    if default.is_dir() and any(default.glob("*")):
+    if default.is_dir() and any(not path.name.startswith(".") for path in default.iterdir()):
         return default
     if choice == "acdc":
         raise DataError(f"CVAE_DATA=acdc, but ACDC_ROOT is not set and {default} does not exist or "

@@ -4,19 +4,37 @@ Shown with columns = x and rows = y (origin at the top, axes L and P), the heart
 left of the LV. Alignment makes that exact: the LV centroid is the centre of the picture and the
 RV centroid lies horizontally to its left. One crop per volume keeps the relative sizes of its
 slices. There is one resampling, from the original grid straight to the working size.
+
+What lies far from the heart, a stray island of labels, sets neither the centre nor the crop. And
+only the heart counts, not the field of view: it is cut out of its grid first, with a border of
+background, and turned by right angles so that the RV lies roughly to the left. So aligned slices
+are the same to the byte however large the grid is and whichever way its axes run.
 """
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 
 import numba
 import numpy as np
 from scipy import ndimage
 
-from cvae_utils.labels import CLASS_COUNT, Label
+from cvae_utils.labels import CLASS_COUNT, STRUCTURES, Label
 
 #: Added to the crop on every side, in pixels of the original grid.
 MARGIN_PIXELS = 2
+#: An island is stray if it lies further than this, in mm, from where the heart is in any slice.
+STRAY_MM = 10.0
 METHODS = ("nearest", "linear", "area")
+
+
+def compiled(function):
+    """numba.njit, whose result is kept on disk: beside the code, or where the user's caches lie, or
+    only for this process where neither can be written to."""
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:  # no place for a cache
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
+        return numba.njit(cache=True)(function)
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,7 @@ class AlignedVolume:
     slice_index: (K,) z of each kept slice in the volume
     angle_deg: (K,) in-plane angle that was taken out, counter-clockwise on the screen
     crop_mm, crop_unrotated_mm: side of the square crops
+    notices: what lay far from the heart and did not count, in words, by z of its slice
     """
 
     aligned: np.ndarray
@@ -36,6 +55,7 @@ class AlignedVolume:
     angle_deg: np.ndarray
     crop_mm: float
     crop_unrotated_mm: float
+    notices: dict[int, str] = field(default_factory=dict)
 
 
 def centroid_mm(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -67,7 +87,11 @@ def slice_angles(maps: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     A slice without RV takes the volume's angle (centroids pooled over its slices); a volume
     without any RV is left unrotated.
     """
-    counts, sums, _ = _scan(np.ascontiguousarray(maps))
+    return _angles(*_scan(np.ascontiguousarray(maps))[:2], spacing_mm)
+
+
+def _angles(counts, sums, spacing_mm) -> np.ndarray:
+    """`slice_angles` from what `_scan` finds: pixels (K, 4), and sums of their places (K, 4, 2)."""
     centres = _centres(counts, sums, spacing_mm)
     pooled = _centres(counts.sum(axis=0)[None], sums.sum(axis=0)[None], spacing_mm)[0]
     angles = [rv_angle(centre[Label.LV], centre[Label.RV]) for centre in (pooled, *centres)]
@@ -81,7 +105,7 @@ def _centres(counts, sums, spacing_mm) -> np.ndarray:
     return sums / counts[..., None] * np.asarray(spacing_mm)
 
 
-@numba.njit(cache=True)
+@compiled
 def _scan(maps):
     """Of label maps (K, H, W), in one pass: pixels of each class (K, 4), the sums of their columns
     and rows (K, 4, 2), and the first and last labelled column of each row (K, H, 2), -1 if none.
@@ -118,15 +142,31 @@ def half_side_mm(maps, centres, angles, spacing_mm) -> float:
 
     maps: (K, H, W); centres: (K, 2) in mm; angles: (K,) in radians.
     """
-    # What lies furthest in any direction is the first or the last pixel of its row.
     ends = _scan(np.ascontiguousarray(maps))[2]
+    return _half_side(ends, centres, angles, spacing_mm)
+
+
+def _half_side(ends, centres, angles, spacing_mm) -> float:
+    spacing_mm = np.asarray(spacing_mm, dtype=float)
+    turns = np.stack([rotation(angle) for angle in angles])
+    reach = _reach(ends, np.asarray(centres), turns, spacing_mm)
+    return reach + MARGIN_PIXELS * float(spacing_mm.mean())
+
+
+@compiled
+def _reach(ends, centres, turns, spacing_mm):
+    """The largest |x| or |y| of any label pixel from its slice's centre (K, 2), in mm and in the
+    aligned directions: what lies furthest is the first or the last pixel of its row (K, H, 2)."""
     reach = 0.0
-    for row_ends, centre, angle in zip(ends, centres, angles):
-        rows = np.flatnonzero(row_ends[:, 0] >= 0)
-        pixels = np.column_stack([row_ends[rows].T.ravel(), np.tile(rows, 2)])
-        offsets = pixels * spacing_mm - centre  # (pixels, 2)
-        reach = max(reach, float(np.abs(offsets @ rotation(angle)).max()))  # inverse rotation
-    return reach + MARGIN_PIXELS * float(np.mean(spacing_mm))
+    for k in range(len(ends)):
+        for row in range(ends.shape[1]):
+            for column in ends[k, row]:
+                if column >= 0:
+                    x = column * spacing_mm[0] - centres[k, 0]
+                    y = row * spacing_mm[1] - centres[k, 1]
+                    for axis in range(2):  # the inverse rotation
+                        reach = max(reach, abs(x * turns[k, 0, axis] + y * turns[k, 1, axis]))
+    return reach
 
 
 def resample(label_map, centre_mm, angle, half_mm, size, spacing_mm, method="area") -> np.ndarray:
@@ -155,7 +195,7 @@ def resample(label_map, centre_mm, angle, half_mm, size, spacing_mm, method="are
     return taken.reshape(size, size)
 
 
-@numba.njit(cache=True)
+@compiled
 def _interpolate(label_map, turn, centre_mm, spacing_mm, ticks, fine):
     """Class with the largest bilinear weight, averaged over fine x fine points a pixel.
 
@@ -213,25 +253,92 @@ def _interpolate(label_map, turn, centre_mm, spacing_mm, ticks, fine):
 def align_volume(labels, spacing_mm, size, method="area", unrotated=True) -> AlignedVolume:
     """Align every slice with an LV cavity of one label volume.
 
-    labels: (X, Y, Z) uint8, axes L, P, S; spacing_mm: (3,). A volume without LV gives K = 0.
+    labels: (X, Y, Z) uint8, axes x, y, z; spacing_mm: (3,). A volume without LV gives K = 0.
     unrotated=False leaves that variant out (it is then empty).
     """
     spacing_mm = np.asarray(spacing_mm, dtype=float)[:2]
-    maps = np.ascontiguousarray(labels.T)  # (Z, rows = y, columns = x)
+    maps, notices = _without_stray(labels.T, spacing_mm)  # (Z, rows = y, columns = x)
     kept = np.flatnonzero((maps == Label.LV).any(axis=(1, 2)))
     if not len(kept):
         empty = np.empty((0, size, size), dtype=np.uint8)
-        return AlignedVolume(empty, empty, kept, np.empty(0), np.nan, np.nan)
-    maps = maps[kept]
-    centres = _centres(*_scan(maps)[:2], spacing_mm)[:, Label.LV]
-    angles = slice_angles(maps, spacing_mm)
+        return AlignedVolume(empty, empty, kept, np.empty(0), np.nan, np.nan, notices)
+    lying = _cut_out(maps[kept])
+    scanned = _scan(lying)
+    turns = _right_angles(*scanned[:2], spacing_mm)
+    maps, found, spacing_turned = lying, scanned, spacing_mm
+    if turns:
+        maps = np.ascontiguousarray(np.rot90(lying, turns, axes=(1, 2)))
+        found, spacing_turned = _scan(maps), spacing_mm[::-1] if turns % 2 else spacing_mm
+    angles = _angles(*found[:2], spacing_turned)
 
-    def crop(turns):
-        half = half_side_mm(maps, centres, turns, spacing_mm)
-        slices = [resample(m, c, t, half, size, spacing_mm, method)
-                  for m, c, t in zip(maps, centres, turns)]
+    def crop(maps, scanned, spacing_mm, angles):
+        counts, sums, ends = scanned
+        centres = _centres(counts, sums, spacing_mm)[:, Label.LV]
+        half = _half_side(ends, centres, angles, spacing_mm)
+        slices = [resample(m, c, a, half, size, spacing_mm, method)
+                  for m, c, a in zip(maps, centres, angles)]
         return np.stack(slices), 2 * half
 
-    aligned, crop_mm = crop(angles)
-    lying, lying_mm = crop(np.zeros_like(angles)) if unrotated else (aligned[:0], np.nan)
-    return AlignedVolume(aligned, lying, kept, np.degrees(angles), crop_mm, lying_mm)
+    aligned, crop_mm = crop(maps, found, spacing_turned, angles)
+    as_it_lies, lying_mm = (crop(lying, scanned, spacing_mm, np.zeros_like(angles)) if unrotated
+                            else (aligned[:0], np.nan))
+    # rot90 turns counter-clockwise, by as much as is then no longer there to be taken out.
+    degrees = (np.degrees(angles) - 90 * turns + 180) % 360 - 180
+    return AlignedVolume(aligned, as_it_lies, kept, degrees, crop_mm, lying_mm, notices)
+
+
+def _cut_out(maps: np.ndarray) -> np.ndarray:
+    """The part of maps (K, H, W) that holds every label, with one pixel of background around.
+
+    So nothing is lost of a heart that touches the border of its file: interpolation sees the
+    background beyond, as it does anywhere else.
+    """
+    used = maps.any(axis=0)
+    rows, columns = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))
+    found = np.zeros((len(maps), np.ptp(rows) + 3, np.ptp(columns) + 3), dtype=np.uint8)
+    found[:, 1:-1, 1:-1] = maps[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return found
+
+
+def _right_angles(counts: np.ndarray, sums: np.ndarray, spacing_mm: np.ndarray) -> int:
+    """By how many right angles counter-clockwise maps are to be turned for the RV, pooled over the
+    slices, to lie rather to the left than below, to the right or above; 0 without RV."""
+    pooled = _centres(counts.sum(axis=0)[None], sums.sum(axis=0)[None], spacing_mm)[0]
+    angle = rv_angle(pooled[Label.LV], pooled[Label.RV])
+    return 0 if np.isnan(angle) else int(-np.round(angle / (np.pi / 2))) % 4
+
+
+def _without_stray(maps: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    """Maps (Z, H, W) without the labels that lie far from the heart, and what they were, by slice.
+
+    The heart is the connected part with the most LV, of the volume and then of each slice. Stray is
+    each other part of which no pixel lies within STRAY_MM, in the plane, of a place where the heart
+    of the volume is in any slice, or where the heart of the slice is in this one.
+    """
+    stray = np.zeros_like(maps, dtype=bool)
+    used = maps.any(axis=0)
+    gaps = [np.diff(np.flatnonzero(used.any(axis=axis))).max(initial=0) * mm
+            for axis, mm in ((1, spacing_mm[1]), (0, spacing_mm[0]))]
+    if max(gaps) > STRAY_MM:  # hardly ever
+        stray = _far(maps, np.ones((3, 3, 3)), spacing_mm)
+    parts, count = ndimage.label(maps, structure=np.ones((1, 3, 3)) * [[[0]], [[1]], [[0]]])
+    if count > maps.any(axis=(1, 2)).sum():
+        for z in np.flatnonzero([len(np.unique(part)) > 2 for part in parts]):
+            stray[z] |= _far(maps[z:z + 1] * ~stray[z], np.ones((3, 3, 3)), spacing_mm)[0]
+    notices = {}
+    for z in np.flatnonzero(stray.any(axis=(1, 2))):
+        pixels = ", ".join(f"{n} of {label.name}" for label in STRUCTURES
+                           if (n := int((maps[z][stray[z]] == label).sum())))
+        notices[int(z)] = f"ignored, for it lies far from the heart: {pixels} (pixels)"
+    return (np.where(stray, np.uint8(Label.BACKGROUND), maps) if notices else maps), notices
+
+
+def _far(maps: np.ndarray, neighbours: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Which pixels of maps (Z, H, W) belong to a part that lies far from the part with most LV."""
+    parts, count = ndimage.label(maps, structure=neighbours)
+    heart = np.bincount(parts[maps == Label.LV], minlength=count + 1).argmax()
+    if not heart:  # no LV to be far from
+        return np.zeros_like(maps, dtype=bool)
+    away = ndimage.distance_transform_edt(~(parts == heart).any(axis=0), sampling=spacing_mm[::-1])
+    nearest = ndimage.minimum(np.broadcast_to(away, maps.shape), parts, np.arange(1, count + 1))
+    return np.isin(parts, 1 + np.flatnonzero(nearest > STRAY_MM))

@@ -5,7 +5,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cvae_utils import acdc, align, metrics, phantom
+from cvae_utils import acdc, align, metrics, naming, phantom, volumes
 from cvae_utils.labels import STRUCTURE_NAMES, Label, groups_of
-from cvae_utils.profiles import Profile
+from cvae_utils.profiles import PROFILES, Profile
 from cvae_utils.storage import (
     DataError,
     code_stamp,
@@ -27,6 +27,10 @@ from cvae_utils.storage import (
 
 SPLIT_NAMES = ("train", "validation", "test")
 SPLIT_FRACTIONS = (0.5, 0.2, 0.3)
+#: From so many patients, or slices, on, no part is empty.
+LEAST = {"patient": 3, "slice": 4}
+#: Columns of the slice table that are never numbers.
+TEXTS = ("patient", "subset", "group", "phase", "scan", "grid", "notice", "skipped_because")
 #: From so many label volumes on, starting processes to align them pays.
 MANY_VOLUMES = 1000
 
@@ -35,7 +39,7 @@ MANY_VOLUMES = 1000
 class Source:
     """A data set that was found: what it is called, where it lies, and its label volumes."""
 
-    name: str  # "ACDC", "phantom", or the name of a plain folder
+    name: str  # "ACDC", "phantom", or for any other data set the name of its folder
     root: Path
     frames: list[acdc.Frame]
     fingerprint: str
@@ -47,17 +51,28 @@ class Source:
 
 def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
                 labels: str | Mapping = "ACDC", pattern: str = "") -> Source:
-    """ACDC where the user has it, else the phantom, which is made in data/raw if need be.
+    """The data set in ACDC_ROOT, else in data/raw/acdc, else the phantom, made there if need be.
 
     data: the folder data/; base: what a relative ACDC_ROOT is relative to, see acdc.find_root.
     labels and pattern: see open_source; the phantom needs neither. CVAE_LABELS (a name, or a
-    mapping as JSON) and CVAE_PATTERN, where they are set, come first.
+    mapping as JSON) and CVAE_PATTERN, where they are set, come first. The name is "ACDC" for ACDC's
+    own labels alone; any other data set in its layout has the name of its folder.
     """
     labels = labels if (named := _labels_setting()) == "" else named
     pattern = os.environ.get("CVAE_PATTERN", "").strip() or pattern
     root = acdc.find_root(data / "raw" / "acdc", base)
-    return (open_source("ACDC", root, labels, pattern) if root else
-            make_phantom(data, profile.phantom_patients, seed))
+    if root is None:
+        return make_phantom(data, profile.phantom_patients, seed)
+    found = open_source("ACDC", root, labels, pattern)
+    if not pattern and not acdc.is_official(found.frames):
+        found = replace(found, name=own_name(root))
+    return found
+
+
+def own_name(root: Path) -> str:
+    """What a data set that is neither ACDC nor the phantom is called, after its folder."""
+    name = root.name or "data"
+    return f"own-{name}" if name.lower() in ("acdc", "phantom", *PROFILES) else name
 
 
 def _labels_setting() -> str | dict:
@@ -84,12 +99,17 @@ def open_source(name: str, root: Path, labels: str | Mapping = "ACDC",
                 pattern: str = "") -> Source:
     """List the label volumes of a data set; raises acdc.DataError if it cannot be used.
 
-    labels: what the values in the files mean, see labels.find_label_map. pattern: a glob, if the
-    data set is a plain folder of label volumes (acdc.list_volumes); it then has the folder's name.
+    labels: what the values in the files mean, see labels.find_label_map. pattern: a glob, or a
+    regular expression with named groups, if the data set is a plain folder of label volumes
+    (acdc.list_volumes); it then has the folder's name, and what was read from the names of its
+    files is printed.
     """
-    frames = (acdc.list_volumes(root, pattern, labels) if pattern else
-              acdc.list_frames(root, labels))
-    return Source(root.name if pattern else name, root, frames, acdc.fingerprint(frames))
+    if pattern:
+        frames, name = acdc.list_volumes(root, pattern, labels), own_name(root)
+        print(acdc.understood(frames))
+    else:
+        frames = acdc.list_frames(root, labels)
+    return Source(name, root, frames, acdc.fingerprint(frames))
 
 
 @dataclass(frozen=True)
@@ -97,9 +117,9 @@ class Slices:
     """Aligned slices and what is known of each.
 
     aligned, unrotated: (N, S, S) uint8 label maps, read from disk where they are used
-    table: N rows; patient, subset, group, phase, slice_index, level (0 base, 1 apex), grid
+    table: N rows; patient, subset, group, phase, scan, slice_index, level (0 base, 1 apex), grid
         (in-plane size of the volume), spacing_mm, thickness_mm, angle_deg, crop_mm,
-        crop_unrotated_mm
+        crop_unrotated_mm, notice (what was assumed or ignored, "" if nothing)
     skipped: the slices that were read and left out, with the reason
     source, fingerprint: name of the data set, and a hash of everything these slices depend on
     """
@@ -125,17 +145,20 @@ def load_or_align(source: Source, size: int, folder: Path, progress: bool = True
     and one a core for a large data set; the result is the same. Raises acdc.DataError for unusable
     input.
     """
-    key = short_hash([source.fingerprint, size, code_stamp(acdc, align, metrics,
-                                                                 sys.modules[__name__])])
+    key = short_hash([source.fingerprint, size, code_stamp(volumes, acdc, naming, align, metrics,
+                                                           sys.modules[__name__])])
     target = folder / f"{source.name.lower()}-{size}-{key}"
-    if not target.is_dir():
-        with complete_folder(target) as partial:
+    made = not target.is_dir()
+    if made:
+        with complete_folder(target, replace=False) as partial:
             align_all(source, size, partial, progress, workers)
             write_json(partial / "source.json", {"source": source.name, "fingerprint": key})
     # Only numbers can be missing: a patient may well be called NA, or 007.
-    texts = dict.fromkeys(("patient", "subset", "group", "phase", "grid", "skipped_because"), str)
+    texts = dict.fromkeys(TEXTS, str)
     table = pd.read_csv(target / "slices.csv", keep_default_na=False, dtype=texts, na_values={
         name: [""] for name in ("level", "angle_deg", "crop_mm", "crop_unrotated_mm")})
+    if made and (said := notices(table)):
+        print("\n".join(f"{count} slices: {notice}" for notice, count in said.items()))
     kept = table["skipped_because"] == ""
     return Slices(
         aligned=np.load(target / "aligned.npy", mmap_mode="r"),
@@ -144,6 +167,11 @@ def load_or_align(source: Source, size: int, folder: Path, progress: bool = True
         skipped=table[~kept].reset_index(drop=True),
         **read_json(target / "source.json"),
     )
+
+
+def notices(table: pd.DataFrame) -> dict[str, int]:
+    """What was assumed or ignored in order to read slices, and of how many; table: Slices.table."""
+    return table.loc[table["notice"] != "", "notice"].value_counts().to_dict()
 
 
 def read_rows(maps: np.ndarray, rows) -> np.ndarray:
@@ -171,7 +199,7 @@ def align_all(source: Source, size: int, folder: Path, progress: bool = True,
     tasks = (joblib.delayed(_align_patient)(frames, size) for frames in patients)
     results = (joblib.Parallel(workers, return_as="generator")(tasks) if workers > 1 else
                (act(*given) for act, given, _ in tasks))
-    kept = 0
+    kept, with_wall = 0, 0
     with (_SliceFile(folder / "aligned.npy", size) as aligned,
           _SliceFile(folder / "unrotated.npy", size) as unrotated,
           (folder / "slices.csv").open("w", newline="", encoding="utf-8") as table):
@@ -181,6 +209,13 @@ def align_all(source: Source, size: int, folder: Path, progress: bool = True,
             aligned.append(pictures)
             unrotated.append(lying)
             kept += len(pictures)
+            with_wall += int((pictures == Label.MYO).any(axis=(1, 2)).sum())
+    if kept and not with_wall:
+        raise acdc.DataError(
+            f"{source.root}: {kept} slices have a left-ventricle cavity (LV) and none has a "
+            "myocardium (MYO). Expected label maps with both, since validity, thickness and the "
+            "names of dimensions are measured on the wall; if another value means it, say so: "
+            "begin(..., labels={value: name}).")
     if not kept:
         raise acdc.DataError(
             f"{source.root}: {len(source.frames)} volumes were read and none has a left-ventricle "
@@ -239,18 +274,21 @@ def _volumes(source: Source, task: str,
 
 
 def cardiac_function(source: Source, progress: bool = True) -> pd.DataFrame:
-    """LV volume at ED and ES in ml, and ejection fraction in %, one row a patient.
+    """LV volume at ED and ES in ml, and ejection fraction in %, one row a patient and scan.
 
     Volume is the number of LV voxels times the voxel's volume; the ejection fraction is
     100 (ED - ES) / ED. NaN where a phase is not known.
     """
-    rows: dict[str, dict] = {}
+    rows: dict[tuple, dict] = {}
     for frame, volume in _volumes(source, "measuring", progress):
-        row = rows.setdefault(frame.patient, {"patient": frame.patient, "group": frame.group})
+        key = frame.patient, frame.scan if frame.phase in acdc.PHASES else ""
+        row = rows.setdefault(key, {"patient": frame.patient, "group": frame.group})
         millilitres = (volume.data == Label.LV).sum() * volume.spacing_mm.prod() / 1000
         row[f"{frame.phase.lower()}_ml"] = millilitres
     table = pd.DataFrame(rows.values()).reindex(columns=["patient", "group", "ed_ml", "es_ml"])
-    return table.assign(ef_percent=100 * (1 - table["es_ml"] / table["ed_ml"]))
+    table = table.astype({"ed_ml": float, "es_ml": float})
+    return table.assign(ef_percent=100 * (1 - table["es_ml"] / table["ed_ml"].where(
+        table["ed_ml"] > 0)))
 
 
 def compare_resampling(source: Source, size: int, progress: bool = True) -> pd.DataFrame:
@@ -271,11 +309,10 @@ def compare_resampling(source: Source, size: int, progress: bool = True) -> pd.D
             valid[method].append(metrics.is_valid(result.aligned))
     rows = {}
     for method in align.METHODS:
-        change = 100 * np.concatenate(changes[method])
-        rows[method] = {"valid, %": 100 * np.concatenate(valid[method]).mean()}
-        for name, value in zip(STRUCTURE_NAMES, np.nanmean(change, axis=0)):
-            rows[method][f"area of {name}, %"] = value
-        rows[method]["mean size of change, %"] = np.nanmean(np.abs(change))
+        change = pd.DataFrame(100 * np.concatenate(changes[method]), columns=STRUCTURE_NAMES)
+        rows[method] = {"valid, %": 100 * np.concatenate(valid[method]).mean(),
+                        **change.mean().add_prefix("area of ").add_suffix(", %"),
+                        "mean size of change, %": np.nanmean(np.abs(change))}
     return pd.DataFrame(rows).T
 
 
@@ -293,12 +330,13 @@ def _table_rows(frame: acdc.Frame, volume: acdc.Volume, result: align.AlignedVol
             reason = f"volume without LV cavity: {reason}"
         rows.append({
             "patient": frame.patient, "subset": frame.subset, "group": frame.group,
-            "phase": frame.phase, "slice_index": z,
+            "phase": frame.phase, "scan": frame.scan, "slice_index": z,
             "level": np.nan if k is None else levels[k],
             "grid": "x".join(map(str, volume.data.shape[:2])),
             "spacing_mm": volume.spacing_mm[0], "thickness_mm": volume.spacing_mm[2],
             "angle_deg": np.nan if k is None else result.angle_deg[k],
             "crop_mm": result.crop_mm, "crop_unrotated_mm": result.crop_unrotated_mm,
+            "notice": "; ".join(filter(None, (volume.notice, result.notices.get(z)))),
             "skipped_because": reason,
         })
     return rows
@@ -323,7 +361,7 @@ def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, 
     by='patient' (default): all slices of a patient fall in one part, and each part has its share
     of every group. by='slice': slices are drawn at random, as in the report, so that a patient's
     neighbouring slices are on both sides. Raises ValueError for another `by`, or if a part would
-    be empty.
+    be empty, which takes fewer than LEAST of them.
     """
     generator = np.random.default_rng(seed)
     if by == "slice":
@@ -345,8 +383,9 @@ def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, 
     else:
         raise ValueError(f"by: expected 'patient' or 'slice', found {by!r}")
     if any(len(part) == 0 for part in parts):
-        raise ValueError(f"expected enough patients for three parts, found "
-                         f"{table['patient'].nunique()}; at least 10 are needed")
+        found = table["patient"].nunique() if by == "patient" else len(table)
+        raise ValueError(f"expected enough {by}s for three parts, found {found}; at least "
+                         f"{LEAST[by]} are needed")
     return {name: np.sort(part) for name, part in zip(SPLIT_NAMES, parts)}
 
 

@@ -33,7 +33,7 @@ from cvae_utils.metrics import is_valid
 from cvae_utils.storage import complete_folder, read_json, write_json
 
 #: Part of every cache key that depends on the phantom: raise it when the output changes.
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 
 ANGLES = np.arange(720) * (2 * np.pi / 720)  # (720,) rad, the samples of every curve
 STEP = ANGLES[1]
@@ -481,9 +481,15 @@ def _paint_image(rng, labels: np.ndarray, thorax: np.ndarray, pixel: float, turn
 
 # -------------------------------------------------------------------------------- writing to disk
 def _write_nifti(path: Path, array: np.ndarray, spacing_mm: tuple[float, float, float]) -> None:
-    """Write (x, y, z) with axes L, P, S, as ACDC; the bytes depend on nothing but the content."""
-    affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
-    image = nib.Nifti1Image(array, affine)
+    """Write (x, y, z) with axes L, P, S; the bytes depend on nothing but the content.
+
+    As in ACDC's own files, the voxel size stands in pixdim and the qform alone; the sform has
+    directions of length 1.
+    """
+    directions = np.diag([-1.0, -1.0, 1.0, 1.0])
+    image = nib.Nifti1Image(array, directions)
+    image.set_qform(directions @ np.diag([*spacing_mm, 1.0]), code=1)  # sets pixdim, too
+    image.set_sform(directions, code=1)
     image.header.set_xyzt_units("mm", "sec")
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
 

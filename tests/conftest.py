@@ -87,9 +87,9 @@ def random_maps():
 
 @pytest.fixture(scope="session")
 def real_source():
-    """The label volumes of ACDC's training patients, where ACDC_ROOT names them."""
+    """The label volumes of ACDC, where ACDC_ROOT names them."""
     if not REAL_ROOT:
-        pytest.skip("ACDC_ROOT is not set: point it at ACDC's labels of patients 001-100")
+        pytest.skip("ACDC_ROOT is not set: point it at ACDC, all 150 patients")
     root = (REPOSITORY / Path(REAL_ROOT).expanduser()).resolve()
     return dataset.open_source("ACDC", root)
 

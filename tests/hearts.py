@@ -1,5 +1,8 @@
-"""Hearts of circles for the tests: every area, length and angle is known."""
+"""Hearts of circles for the tests: every area, length and angle is known; and label files."""
 
+import gzip
+
+import nibabel as nib
 import numpy as np
 
 from cvae_utils.labels import Label
@@ -33,3 +36,44 @@ def square_heart():
     heart[16:24, 18:26] = Label.LV
     heart[14:26, 6:14] = Label.RV
     return heart
+
+
+# ------------------------------------------------------------------------------------ label files
+SPACING = (1.5, 1.25, 8.0)
+LABELS = np.random.default_rng(0).integers(0, 4, (7, 6, 3)).astype(np.uint8)
+LPS = np.diag([-1.0, -1.0, 1.0])  # columns: where x, y and z of our arrays point in RAS
+
+
+def nifti(data=LABELS, spacing=SPACING, directions=LPS, kind=nib.Nifti1Image):
+    """The bytes of a volume whose header says it all, with one affine."""
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    return kind(data, affine).to_bytes()
+
+
+def official(data=LABELS, spacing=SPACING, directions=LPS):
+    """The same as in ACDC's own files: the sform has directions of length 1, the voxel size stands
+    in pixdim and the qform."""
+    affine, bare = np.eye(4), np.eye(4)
+    bare[:3, :3], affine[:3, :3] = directions, directions * spacing
+    image = nib.Nifti1Image(data, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(bare, code=1)
+    return image.to_bytes()
+
+
+def write(path, raw):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(raw, mtime=0) if path.suffix in (".gz", ".mgz") else raw)
+    return path
+
+
+def relabelled(values, dtype=np.int16):
+    """The volume with other values: values[label] stands for label."""
+    return nifti(np.array(values, dtype=dtype)[LABELS])
+
+
+def with_value(value, dtype):
+    data = LABELS.astype(dtype)
+    data[0, 0, 0] = value
+    return nifti(data)

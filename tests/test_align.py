@@ -1,5 +1,11 @@
 """Alignment of hearts whose angle, place and size are known."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hearts import paint
@@ -161,6 +167,19 @@ def test_crop_beyond_the_grid_is_background():
         assert metrics.areas(found[None]).tolist() == metrics.areas(tiny[None]).tolist()
 
 
+def test_an_installation_that_cannot_be_written_to_is_used_without_a_cache(tmp_path):
+    package = shutil.copytree(Path(align.__file__).parent, tmp_path / "site" / "cvae_utils",
+                              ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__pycache__").write_text("")  # no folder can be made here, not even by root
+    program = ("import numpy as np; from cvae_utils import align, latents;"
+               "print(align.slice_angles(np.full((1, 4, 4), 3, np.uint8), [1, 1]))")
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(package.parent), "HOME": "/dev/null",
+                          "XDG_CACHE_HOME": "/dev/null", "PYTHONDONTWRITEBYTECODE": "1"})
+    assert ended.stdout == "[0.]\n", ended.stderr
+
+
 def weights_by_scipy(label_map, centre_mm, angle, half_mm, size, spacing_mm, fine):
     """Mean weight of each class in each pixel, (4, S, S): one-hot maps in doubles through SciPy."""
     ticks = ((np.arange(size * fine) + 0.5) / (size * fine) - 0.5) * 2 * half_mm
@@ -221,6 +240,82 @@ def test_unknown_method_is_refused():
     labels, spacing = volume(heart())
     with pytest.raises(ValueError, match="nearest.*found 'cubic'"):
         align.align_volume(labels, spacing, 32, "cubic")
+
+
+def same(a, b, unrotated=True):
+    assert (a.aligned == b.aligned).all() and a.crop_mm == b.crop_mm
+    if unrotated:
+        assert (a.unrotated == b.unrotated).all()
+        assert a.angle_deg == pytest.approx(b.angle_deg)
+
+
+def three_hearts(**where):
+    return volume(heart(40), heart(25, cavity=12, outer=18), heart(30, cavity=7, outer=11, rv=0),
+                  **where)
+
+
+def test_the_field_of_view_does_not_matter_not_even_at_the_border_of_the_heart():
+    labels, spacing = three_hearts(spacing=(1.5, 1.25))
+    expected = align.align_volume(labels, spacing, 64)
+    used = [np.flatnonzero(labels.any(axis=axes)) for axes in ((1, 2), (0, 2))]
+    flush = labels[used[0][0]:used[0][-1] + 1, used[1][0]:used[1][-1] + 1]
+    assert flush[0].any() and flush[-1].any() and flush[:, 0].any() and flush[:, -1].any()
+    same(align.align_volume(flush, spacing, 64), expected)
+    same(align.align_volume(np.pad(labels, ((9, 0), (3, 20), (0, 0))), spacing, 64), expected)
+    area = metrics.areas(align.align_volume(flush, spacing, 64).aligned)[0] * (
+        expected.crop_mm / 64) ** 2
+    assert area == pytest.approx(metrics.areas(labels.T)[0] * 1.5 * 1.25, rel=0.02)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_aligned_slices_do_not_depend_on_right_angles_in_the_plane(turns):
+    labels, spacing = three_hearts(spacing=(1.5, 1.25))
+    expected = align.align_volume(labels, spacing, 64)
+    turned = np.rot90(labels, turns, axes=(0, 1))
+    other = np.array([*(spacing[:2][::-1] if turns % 2 else spacing[:2]), spacing[2]])
+    found = align.align_volume(turned, other, 64)
+    same(found, expected, unrotated=False)
+    off = (found.angle_deg - expected.angle_deg) % 360
+    assert np.ptp(off) < 1e-9 and off[0] == pytest.approx({1: 270, 2: 180, 3: 90}[turns])
+
+
+@pytest.mark.parametrize("label", [Label.LV, Label.MYO, Label.RV])
+@pytest.mark.parametrize("where", [np.s_[140:144, 120:124], np.s_[0:2, 60:62], np.s_[70:71, 127:]])
+def test_an_island_far_from_the_heart_is_reported_and_changes_nothing(label, where):
+    labels, spacing = three_hearts()
+    expected = align.align_volume(labels, spacing, 64)
+    labels[(*where, 1)] = label
+    found = align.align_volume(labels, spacing, 64)
+    same(found, expected)
+    pixels = labels[(*where, 1)].size
+    assert found.notices == {1: f"ignored, for it lies far from the heart: {pixels} of {label.name}"
+                                " (pixels)"}
+    assert not expected.notices
+
+
+def test_an_island_in_an_apical_slice_is_far_though_the_base_reaches_there():
+    labels, spacing = volume(heart(30), heart(30, cavity=5, outer=8, rv=0))
+    expected = align.align_volume(labels, spacing, 64)
+    labels[90:95, 62:64, 1] = Label.LV  # 25 mm from the centre, where the base has its wall
+    found = align.align_volume(labels, spacing, 64)
+    same(found, expected)
+    assert list(found.notices) == [1] and "10 of LV" in found.notices[1]
+
+
+def test_a_slice_with_an_island_of_lv_alone_has_no_lv():
+    labels, spacing = three_hearts()
+    more = np.concatenate([labels, np.zeros_like(labels[:, :, :1])], axis=2)
+    more[140:142, 120:122, 3] = Label.LV
+    found = align.align_volume(more, spacing, 64)
+    same(found, align.align_volume(labels, spacing, 64))
+    assert found.slice_index.tolist() == [0, 1, 2] and list(found.notices) == [3]
+
+
+def test_an_rv_a_little_apart_from_the_wall_is_no_island():
+    labels, spacing = volume(heart(0, rv=0))
+    labels[20:36, 50:75] = Label.RV
+    found = align.align_volume(labels, spacing, 64)  # a gap of 9 mm
+    assert not found.notices and (found.aligned == Label.RV).any()
 
 
 @pytest.mark.real_data

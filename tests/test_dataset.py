@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from hearts import paint
+from hearts import nifti, official, paint, write
 
 from cvae_utils import acdc, align, dataset
 from cvae_utils.dataset import load_or_align, open_source, read_rows, slice_levels
@@ -167,28 +167,40 @@ def lopsided():
     return np.stack([*slices, np.zeros_like(slices[0])], axis=2)
 
 
-@pytest.mark.parametrize("spacing", [(1.5, 1.25, 8.0), (1.91964, 1.3671875, 6.4)])
-def test_the_same_heart_in_any_orientation_gives_the_same_slices_to_the_byte(tmp_path, spacing):
-    labels, directions = lopsided(), np.diag([-1.0, -1.0, 1.0])
+def headers(spacing):
+    """{name: (what writes the file, directions of x, y, z in RAS)}, 15 ways to say the same."""
+    straight = np.diag([-1.0, -1.0, 1.0])
+    ways = {"clean": (nifti, straight), "official": (official, straight),
+            "NIfTI-2": (lambda *given: nifti(*given, kind=nib.Nifti2Image), straight)}
+    for k, (azimuth, elevation) in enumerate(itertools.product((10, 35, 55, 80), (-25, 0, 45))):
+        a, e = np.radians([azimuth, elevation])
+        away = np.array([np.cos(e) * np.cos(a), -np.cos(e) * np.sin(a), np.sin(e)])
+        x = np.cross(away, [0, 0, 1]) / np.cos(e)
+        ways[f"plane {k}"] = nifti, np.stack([x, np.cross(away, x), away], axis=1)
+    return ways
+
+
+def test_the_same_heart_in_any_orientation_gives_the_same_slices_to_the_byte(tmp_path):
+    labels, spacing = lopsided(), (1.91964, 1.3671875, 6.4)
     expected = align.align_volume(labels, np.float32(spacing), 24)
-    found = {}
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1, -1), repeat=3):
-            name = "".join(map(str, order)) + "".join("+-"[sign < 0] for sign in signs)
-            folder, out = tmp_path / name, tmp_path / f"{name}.out"
-            folder.mkdir()
-            affine = np.eye(4)
-            affine[:3, :3] = directions[:, list(order)] * np.array(spacing)[list(order)] * signs
-            stored = labels.transpose(order)[tuple(np.s_[::sign] for sign in signs)]
-            nib.save(nib.Nifti1Image(stored, affine), folder / "heart_ED.nii.gz")
-            load_or_align(open_source("", folder, pattern="*.nii.gz"), 24, out, progress=False)
-            found[name] = stored_bytes(out)
-    assert len(found) == 48
-    for name in FILES:
-        assert len({files[name] for files in found.values()}) == 1
-    aligned, unrotated = (np.load(io.BytesIO(found["012+++"][name])) for name in FILES[:2])
-    assert (aligned == expected.aligned).all() and (unrotated == expected.unrotated).all()
-    assert len(aligned) == 3 and (aligned != unrotated).any(axis=(1, 2)).all()
+    folder, out, found = tmp_path / "in", tmp_path / "out", []
+    out.mkdir()
+    for header, directions in headers(spacing).values():
+        for order in map(list, itertools.permutations(range(3))):
+            for signs in itertools.product((1, -1), repeat=3):
+                stored = labels.transpose(order)[tuple(np.s_[::sign] for sign in signs)]
+                raw = header(stored, np.array(spacing)[order], directions[:, order] * signs)
+                write(folder / "training" / "patient001" / "patient001_frame01_gt.nii", raw)
+                write(folder / "training" / "patient001" / "patient001_frame02_gt.nii", raw)
+                (folder / "training" / "patient001" / "Info.cfg").write_text(
+                    "ED: 1\nES: 2\nGroup: NOR\n")
+                dataset.align_all(open_source("", folder), 24, out, progress=False)
+                found.append(tuple((out / name).read_bytes() for name in FILES))
+    assert len(found) == 15 * 48 and len(set(found)) == 1
+    aligned, unrotated = (np.load(io.BytesIO(raw)) for raw in found[0][:2])
+    assert (aligned == np.concatenate([expected.aligned] * 2)).all()
+    assert (unrotated == np.concatenate([expected.unrotated] * 2)).all()
+    assert len(aligned) == 6 and (aligned != unrotated).any(axis=(1, 2)).all()
 
 
 # --------------------------------------------------------------------------------- many at a time
@@ -338,14 +350,20 @@ def test_phantom_stands_in_where_there_is_no_acdc(tiny, tmp_path, monkeypatch, s
 
     monkeypatch.setenv("ACDC_ROOT", str(source.root))
     named = dataset.find_source(tmp_path / "data", tiny, tmp_path)
-    assert (named.name, named.root) == ("ACDC", source.root)
+    assert (named.name, named.root) == ("own-phantom", source.root)  # in ACDC's layout, not ACDC
     monkeypatch.setenv("CVAE_DATA", "phantom")
     assert dataset.find_source(tmp_path / "data", tiny, tmp_path).name == "phantom"
 
     monkeypatch.delenv("CVAE_DATA")
     monkeypatch.delenv("ACDC_ROOT")
     shutil.copytree(source.root, tmp_path / "data" / "raw" / "acdc")
+    assert dataset.find_source(tmp_path / "data", tiny, tmp_path).name == "own-acdc"
+    monkeypatch.setattr(acdc, "is_official", lambda frames: frames == found_frames(tmp_path))
     assert dataset.find_source(tmp_path / "data", tiny, tmp_path).name == "ACDC"
+
+
+def found_frames(tmp_path):
+    return acdc.list_frames(tmp_path / "data" / "raw" / "acdc")
 
 
 @pytest.fixture
@@ -491,8 +509,17 @@ def test_split_that_cannot_be_made_is_refused():
     with pytest.raises(ValueError, match="'patient' or 'slice', found 'volume'"):
         dataset.split(patients(2), "volume")
     one = pd.DataFrame({"patient": ["a"] * 9, "group": ["NOR"] * 9})
-    with pytest.raises(ValueError, match="three parts, found 1; at least 10"):
+    with pytest.raises(ValueError, match="enough patients for three parts, found 1; .* 3 are"):
         dataset.split(one)
+    assert all(len(part) for part in dataset.split(pd.DataFrame(
+        {"patient": ["a", "b", "c"], "group": ["NOR", "DCM", UNKNOWN]})).values())
+    for count in range(1, 8):
+        table = patients(1)[:count]
+        if count < 4:
+            with pytest.raises(ValueError, match=f"slices for three parts, found {count}; .* 4 "):
+                dataset.split(table, "slice")
+        else:
+            assert all(len(part) for part in dataset.split(table, "slice").values())
 
 
 # ---------------------------------------------------------------------------------- measurements
@@ -528,11 +555,61 @@ def test_averaging_keeps_hearts_at_least_as_well_as_nearest_neighbours(source):
     assert found.filter(like="area of").abs().max(axis=None) < 10
 
 
+def test_ejection_fractions_of_several_scans_are_apart(tmp_path):
+    for name, side in (("p1-1-ED", 4), ("p1-1-ES", 2), ("p1-2-ED", 4), ("p1-2-ES", 3),
+                       ("p2-1-ED", 4)):
+        write_labels(tmp_path / f"{name}.nii.gz", stack(side, None))
+    found = dataset.cardiac_function(open_source("", tmp_path, pattern="*"), progress=False)
+    assert found["patient"].tolist() == ["p1", "p1", "p2"]
+    assert found["ef_percent"].to_numpy() == pytest.approx([75, 43.75, np.nan], nan_ok=True)
+
+
+# -------------------------------------------------------------------------- odd masks, populations
+def test_what_was_assumed_or_ignored_is_in_the_table_and_said_once(tmp_path, capsys):
+    x, y = np.arange(90)[:, None] * 1.5 - 45, np.arange(80)[None, :] * 1.5 - 45
+    labels = np.stack([paint(x, y, cavity=12, outer=18, rv=8)] * 3, axis=2)
+    labels[85:88, 70:73, 1] = Label.LV
+    write_labels(tmp_path / "a_ED.nii.gz", labels, (1.5, 1.5, 8.0))
+    source = open_source("", tmp_path, pattern="*.nii.gz")
+    capsys.readouterr()
+    slices = load_or_align(source, 32, tmp_path / "out", progress=False)
+    notice = "ignored, for it lies far from the heart: 9 of LV (pixels)"
+    assert slices.table["notice"].tolist() == ["", notice, ""]
+    assert dataset.notices(slices.table) == {notice: 1}
+    assert capsys.readouterr().out == f"1 slices: {notice}\n"
+    again = load_or_align(source, 32, tmp_path / "out", progress=False)
+    assert again.table["notice"].tolist() == ["", notice, ""] and not capsys.readouterr().out
+
+
+def test_data_without_any_wall_are_refused(tmp_path):
+    labels = stack(4, 3)
+    labels[labels == Label.MYO] = Label.BACKGROUND
+    write_labels(tmp_path / "a_ED.nii.gz", labels)
+    with pytest.raises(acdc.DataError, match="2 slices have a left-ventricle cavity .* none has a"):
+        load_or_align(open_source("", tmp_path, pattern="*"), 16, tmp_path / "out", progress=False)
+
+
+def test_resampling_of_hearts_without_rv_is_compared_without_it(tmp_path):
+    write_labels(tmp_path / "a_ED.nii.gz", stack(4, 3))
+    found = dataset.compare_resampling(open_source("", tmp_path, pattern="*"), 16, progress=False)
+    assert found["area of RV, %"].isna().all()
+    assert found.drop(columns="area of RV, %").notna().all(axis=None)
+
+
+# ---------------------------------------------------------------------------------------- ACDC
 @pytest.mark.real_data
-def test_counts_of_the_real_training_patients(real_source, tmp_path):
+def test_counts_volumes_and_ejection_fractions_of_acdc(real_source, tmp_path, capsys):
     slices = load_or_align(real_source, 32, tmp_path, progress=False)
     reasons = slices.skipped["skipped_because"].str.replace("volume without LV cavity: ", "")
-    assert len(slices.table) == 1808
-    assert len(slices.table) + reasons.eq("no LV cavity").sum() == 1841
-    assert len(slices.table) + len(slices.skipped) == 1902
-    assert slices.table["patient"].nunique() == 100
+    assert real_source.patients == slices.table["patient"].nunique() == 150
+    assert len(slices.table) == 2785
+    assert len(slices.table) + reasons.eq("no LV cavity").sum() == 2842
+    assert len(slices.table) + len(slices.skipped) == 2978
+    assert not dataset.notices(slices.table) and not capsys.readouterr().out
+    table = dataset.cardiac_function(real_source, progress=False)
+    assert (table["group"].value_counts() == 30).all()
+    found = table.groupby("group")[["ed_ml", "ef_percent"]].mean()
+    expected = {"DCM": (283, 20), "NOR": (130, 62), "MINF": (181, 31), "HCM": (132, 70),
+                "ARV": (117, 57)}
+    for group, values in expected.items():
+        assert found.loc[group].tolist() == pytest.approx(values, rel=0.02)
