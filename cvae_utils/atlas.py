@@ -23,13 +23,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cvae_utils import augment, latents, metrics, prior
+from cvae_utils.acdc import PHASES
 from cvae_utils.dataset import Slices
+from cvae_utils.labels import groups_of
 from cvae_utils.runs import RUN_FILES, Run, load_run
 from cvae_utils.storage import REPOSITORY, code_stamp, complete_folder, read_json, write_json
 
 #: Runs that come with the repository.
 PRETRAINED = REPOSITORY / "data" / "pretrained"
-TABLE_COLUMNS = ("patient", "group", "phase", "slice_index", "level", "crop_mm")
+#: Which slice a row is, where there are such columns: see `slice_keys`.
+KEYS = ("patient", "phase", "scan", "slice_index")
+TABLE_COLUMNS = ("patient", "group", "phase", "scan", "slice_index", "level", "crop_mm")
+TEXTS = dict.fromkeys(("patient", "group", "phase", "scan"), str)
 FOLDER, FILES = "atlas", ("posterior.safetensors", "slices.csv", "atlas.json")
 
 
@@ -111,6 +116,16 @@ class Atlas:
         return self.table[["umap_1", "umap_2"]].to_numpy(dtype=np.float32)
 
     @property
+    def groups(self) -> list[str]:
+        """The groups of the training slices, in the order of every list."""
+        return groups_of(self.table["group"])
+
+    @property
+    def phases(self) -> list[str]:
+        """The known phases of the training slices, ED first."""
+        return [phase for phase in PHASES if (self.table["phase"] == phase).any()]
+
+    @property
     def kinds(self) -> list[str]:
         """The priors whose axes are known: of prior.KINDS, in that order."""
         return [kind for kind in prior.KINDS
@@ -151,6 +166,16 @@ class Atlas:
         return self.posterior.mu[chosen].mean(axis=0)
 
 
+def slice_name(row) -> str:
+    """What a row of a slice table is called: "patient001 ED, slice 4"; without what is not known.
+
+    row: has patient, phase and slice_index, and may have scan.
+    """
+    scan = getattr(row, "scan", "")
+    volume = " ".join(filter(None, (row.patient, scan, row.phase if row.phase in PHASES else "")))
+    return f"{volume}, slice {row.slice_index}"
+
+
 def build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str,
           seed: int = 0, priors: dict[str, prior.Prior] | None = None) -> Atlas:
     """Measure what the explorer needs of a run on its training slices; UMAP takes seconds.
@@ -162,7 +187,8 @@ def build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str,
     described = metrics.describe(training)
     dimensions = measure(run, prior.standard(run.model.latent_dim), described)
     fitted = latents.fit_umap(posterior.mu, seed)
-    table = slices.table.iloc[split["train"]][list(TABLE_COLUMNS)].reset_index(drop=True)
+    table = slices.table.iloc[split["train"]].reset_index(drop=True)
+    table = table[[name for name in TABLE_COLUMNS if name in table]].copy()
     table["umap_1"], table["umap_2"] = fitted.embedding_.T
     return Atlas(
         name=run.folder.name if run.folder else "run", run=run, posterior=posterior, table=table,
@@ -188,11 +214,6 @@ def measure(run: Run, centre: prior.Prior, training: pd.DataFrame) -> Effects:
     return Effects(latents.influence(traversals, mean_shape), names)
 
 
-def fittable(run: Run, split: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The priors that can be fitted to a run: none to fewer training slices than dimensions."""
-    return prior.FITTED if len(split["train"]) > run.model.latent_dim else ()
-
-
 def placement_error(fitted, mu: np.ndarray, count: int = 300, seed: int = 1) -> dict:
     """How far latents.place is from `transform` of the fitted UMAP: median and 90th percentile.
 
@@ -211,9 +232,9 @@ def placement_error(fitted, mu: np.ndarray, count: int = 300, seed: int = 1) -> 
 
 def load_or_build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str,
                   seed: int = 0) -> Atlas:
-    """The atlas that lies in the run's folder, else it is made and kept there; so are the priors
-    that can be fitted."""
-    priors = {kind: prior.load_or_fit(run, kind, slices, split) for kind in fittable(run, split)}
+    """The atlas that lies in the run's folder, else it is made and kept there; so are the fitted
+    priors."""
+    priors = {kind: prior.load_or_fit(run, kind, slices, split) for kind in prior.FITTED}
     # That of latents and metrics is in the run's name.
     code = code_stamp(augment, prior, sys.modules[__name__])
     folder = run.folder / FOLDER
@@ -257,8 +278,9 @@ def load(folder: Path, run: Run | None = None) -> Atlas:
     posterior = latents.Posterior(*(arrays[name].float().numpy()
                                     for name in latents.Posterior._fields))
     known = read_json(folder / FOLDER / "atlas.json")
-    # A patient may well be called NA.
-    table = pd.read_csv(folder / FOLDER / "slices.csv", keep_default_na=False)
+    # A patient may well be called NA, or 007.
+    table = pd.read_csv(folder / FOLDER / "slices.csv", keep_default_na=False, dtype=TEXTS,
+                        na_values={"level": [""], "crop_mm": [""]})
     axes = known.get("axes")  # none where nothing was fitted
     sizes = {posterior.mu.shape[1]} | {
         size for effects in (known, axes) if effects

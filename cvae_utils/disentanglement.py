@@ -181,12 +181,21 @@ def _by_factor(mu: np.ndarray, factors: pd.DataFrame, active, relate) -> pd.Data
 
 def _usable(factors: pd.DataFrame) -> pd.DataFrame:
     """The factors that vary and are defined in enough rows; raises ValueError without any."""
-    kept = factors.loc[:, (factors.nunique() > 1) & (factors.count() >= SMALLEST_ROWS)]
+    kept = _kept(factors)
     if kept.columns.empty:
         raise ValueError(f"expected a factor that varies and is defined in at least "
                          f"{SMALLEST_ROWS} rows, found {len(factors)} rows of "
-                         f"{list(factors.columns)}")
+                         f"{list(factors.columns)}; add slices, or other factors")
     return kept
+
+
+def measurable(factors: pd.DataFrame) -> bool:
+    """Whether any factor varies, and is defined in enough rows to be measured."""
+    return not _kept(factors).columns.empty
+
+
+def _kept(factors: pd.DataFrame) -> pd.DataFrame:
+    return factors.loc[:, (factors.nunique() > 1) & (factors.count() >= SMALLEST_ROWS)]
 
 
 # ------------------------------------------------------------------------------ what makes a slice

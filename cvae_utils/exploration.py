@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cvae_utils import latents, metrics
-from cvae_utils.atlas import Atlas, Coordinates
+from cvae_utils.atlas import KEYS, Atlas, Coordinates, slice_name
 from cvae_utils.dataset import Slices
 from cvae_utils.labels import STRUCTURE_NAMES, STRUCTURES
 from cvae_utils.latents import LIMIT
@@ -216,7 +216,7 @@ class Exploration:
         row = slices.table.iloc[ed]
         mu = latents.encode(self.atlas.run.model,
                             slices.aligned[[ed] if es is None else [ed, es]]).mu
-        self.begin(mu[0], f"{row.patient} {row.phase}, slice {row.slice_index}", row.crop_mm)
+        self.begin(mu[0], slice_name(row), row.crop_mm)
         if es is not None:
             self._way = mu[0], mu[1]
             self._way_mm = row.crop_mm, slices.table.iloc[es].crop_mm
@@ -315,15 +315,15 @@ class Exploration:
         if search is None:
             return f"needs the {self.atlas.source} labels"
         row, dice = search(label_map)
-        found = self.atlas.table.iloc[row]
-        return f"Dice {dice:.2f} ({found.patient}, {found.phase}, slice {found.slice_index})"
+        return f"Dice {dice:.2f} ({slice_name(self.atlas.table.iloc[row])})"
 
 
 def training_rows(atlas: Atlas, slices: Slices) -> np.ndarray | None:
     """Which rows of `slices` the run was trained on, in the atlas's order, (N,); None if they are
     not all there, as with another data set."""
-    keys = ["patient", "phase", "slice_index"]
-    if slices.source != atlas.source:
+    # An atlas of before there were scans has none, and its phases are enough.
+    keys = [key for key in KEYS if key in slices.table and key in atlas.table]
+    if slices.source != atlas.source or slices.table.duplicated(keys).any():
         return None
     rows = slices.table[keys].reset_index().merge(atlas.table[keys].reset_index(), on=keys,
                                                   suffixes=("_slice", "_atlas"))

@@ -24,7 +24,7 @@ from cvae_utils.atlas import Atlas, load
 from cvae_utils.dataset import Slices
 from cvae_utils.exploration import Exploration, View
 from cvae_utils.figures import save_figure
-from cvae_utils.labels import colourise, groups_of
+from cvae_utils.labels import UNKNOWN, colourise
 from cvae_utils.latents import LIMIT
 from cvae_utils.panels import Histogram, Influence, Live, Plane
 from cvae_utils.prior import TITLES
@@ -129,12 +129,8 @@ class Explorer:
         self.mean = button("mean heart", self._to_mean)
         self.random = button("random", self._to_random)
         self.reset = button("back to start", self.state.back, "undo all moves since the start")
-        groups = groups_of(self.state.atlas.table["group"])
-        self.group = widgets.Dropdown(options=[("choose group", "-"), ("all", ""),
-                                               *((g, g) for g in groups)],
-                                      layout=widgets.Layout(width="128px"))
-        self.phase = widgets.Dropdown(options=[("ED and ES", ""), ("ED", "ED"), ("ES", "ES")],
-                                      layout=short)
+        self.group = widgets.Dropdown(layout=widgets.Layout(width="128px"))
+        self.phase = widgets.Dropdown(layout=short)
         self.load = button("load patients", self._load, "read the label data to start from",
                            layout=widgets.Layout(width="324px"))
         self.patient = widgets.Dropdown(layout=half)
@@ -271,6 +267,7 @@ class Explorer:
                 for kind in atlas.kinds]
             self.prior.value = state.prior.kind
             self.prior.layout.display = "none" if len(atlas.kinds) == 1 else ""
+            self._list_means()
             self._name_sliders()
         fitted = state.prior.kind != "standard"
         of = f"the {state.prior.title}" if fitted else state.prior.title
@@ -283,6 +280,19 @@ class Explorer:
             f'<div class="cvae-measures">{html.escape(atlas.stamp)}. {axes}UMAP plane: mean of the '
             f"nearest training slices; dashed circle: 90 % of points lie within {error:.2f} of "
             f"where UMAP itself puts them (median {atlas.umap['error_median']:.2f}).</div>")
+
+    def _list_means(self) -> None:
+        """The groups and phases of this run's training slices; a choice that is there stays."""
+        groups, phases = self.state.atlas.groups, self.state.atlas.phases
+        all_known = set(self.state.atlas.table["phase"]) == set(phases)
+        every = " and ".join(phases) if all_known else "any phase"
+        one_alone = all_known and len(phases) == 1
+        for menu, options in (
+                (self.group, [("choose group", "-"), ("all", ""), *((g, g) for g in groups)]),
+                (self.phase, [(every, ""), *((p, p) for p in phases if not one_alone)])):
+            chosen = menu.value
+            menu.options = options
+            menu.value = chosen if chosen in dict(options).values() else options[0][1]
 
     def _name_sliders(self) -> None:
         """One slider a coordinate, named, the inactive ones folded away."""
@@ -362,22 +372,27 @@ class Explorer:
         slices = self.state.load_labels()
         patients = slices.table.drop_duplicates("patient")
         with self._set_controls():
-            self.patient.options = [(f"{row.patient} ({row.group})", row.patient)
-                                    for row in patients.itertuples()]
+            self.patient.options = [
+                (row.patient + (f" ({row.group})" if row.group != UNKNOWN else ""), row.patient)
+                for row in patients.itertuples()]
             self.patient.value = None
         self.unread.layout.display, self.chosen.layout.display = "none", ""
         self.message.value = (f"{len(patients)} patients ({slices.source}): choose one to start "
                               "from")
 
     def _list_slices(self) -> None:
-        """The slices of the chosen patient: those at ED with, if there is one, their row at ES."""
+        """The slices of the chosen patient: those at ED with, if there is one, their row at ES;
+        then those at ES alone, and those of which the phase is not known."""
         table = self.state.slices.table
         rows = table[table["patient"] == self.patient.value]
-        ed, es = ({k: i for i, k in rows.loc[rows["phase"] == phase, "slice_index"].items()}
-                  for phase in ("ED", "ES"))
-        options = [(f"slice {k}, ED and ES" if k in es else f"slice {k}, ED only",
-                    (i, es.get(k))) for k, i in ed.items()]
-        options += [(f"slice {k}, ES only", (i, None)) for k, i in es.items() if k not in ed]
+        names = [f"{scan}, slice {k}".removeprefix(", ") for scan, k in
+                 zip(rows.get("scan", [""] * len(rows)), rows["slice_index"])]
+        ed, es, other = ({name: i for name, i, phase in zip(names, rows.index, rows["phase"])
+                          if phase in chosen} for chosen in (["ED"], ["ES"], [UNKNOWN]))
+        options = [(f"{name}, ED and ES" if name in es else f"{name}, ED only",
+                    (i, es.get(name))) for name, i in ed.items()]
+        options += [(f"{name}, ES only", (i, None)) for name, i in es.items() if name not in ed]
+        options += [(name, (i, None)) for name, i in other.items()]
         with self._set_controls():
             self.slice.options = options
             self.slice.index = len(options) // 2

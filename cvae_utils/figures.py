@@ -28,6 +28,7 @@ from cvae_utils.labels import (
     colourise,
     groups_of,
 )
+from cvae_utils.storage import complete_file
 
 WIDTH = 9.0  # inches
 DPI = 130  # about 1170 pixels wide: sharp at the width of a README
@@ -56,10 +57,8 @@ def stamp_figure(figure: Figure, stamp: str) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> Figure:
     """Write a figure as PNG; the file appears only when complete. Returns the figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=DPI, format="png", facecolor="white")
-    partial.replace(path)
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=DPI, format="png", facecolor="white")
     return figure
 
 
@@ -89,11 +88,15 @@ def show_tiles(ax: Axes, maps: np.ndarray, row_names: Sequence[str] = (),
         spine.set_visible(False)
 
 
-def class_legend(figure: Figure, loc: str = "outside upper right") -> None:
+def class_legend(figure: Figure, *maps: np.ndarray, loc: str = "outside lower left") -> None:
+    """Name the colours of the structures that occur in these label maps; of all, without maps."""
+    shown = [label for label in STRUCTURES
+             if not maps or any((part == label).any() for part in maps)]
     handles = [Patch(facecolor=COLOURS[label], edgecolor=GREY, linewidth=0.5,
-                     label=f"{label.name} ({LONG_NAMES[label]})") for label in STRUCTURES]
-    figure.legend(handles=handles, loc=loc, ncols=3, frameon=False, fontsize=7.5, columnspacing=1.2,
-                  handlelength=1.4)
+                     label=f"{label.name} ({LONG_NAMES[label]})") for label in shown]
+    if handles:
+        figure.legend(handles=handles, loc=loc, ncols=3, frameon=False, fontsize=7.5,
+                      columnspacing=1.2, handlelength=1.4)
 
 
 def _show_image(ax: Axes, image: np.ndarray) -> None:
@@ -135,9 +138,9 @@ def fig01_patient_slices(images: np.ndarray, title: str) -> Figure:
 
 def fig02_ed_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray],
                 title: str) -> Figure:
-    """One slice at ED and at ES, each with its segmentation; both {phase: (H, W)}."""
-    figure = new_figure(WIDTH / 4 + 0.9)
-    axes = iter(figure.subplots(1, 4))
+    """One slice at each phase, ED and ES, with its segmentation; both {phase: (H, W)}."""
+    figure = new_figure(WIDTH / 4 + 0.9, WIDTH * len(images) / 2)
+    axes = iter(figure.subplots(1, 2 * len(images)))
     for phase in images:
         for segmented in (False, True):
             ax = next(axes)
@@ -146,7 +149,7 @@ def fig02_ed_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray]
                 _outline(ax, maps[phase])
             ax.set_title(f"{phase}, segmentation" if segmented else f"{phase}, MR image")
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure, *maps.values())
     return figure
 
 
@@ -163,7 +166,7 @@ def fig03_alignment(original: np.ndarray, cropped: np.ndarray, rotated: np.ndarr
             ax.axhline(middle, color=GREY, linewidth=0.7, linestyle=":")
             ax.axvline(middle, color=GREY, linewidth=0.7, linestyle=":")
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure, original)
     return figure
 
 
@@ -192,9 +195,9 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float | str, np
     table: indexed by beta, with test_dice and test_dice_RV, _MYO, _LV. baselines: {name: mean Dice}
     become lines across.
     """
-    figure, left, right = _study_figure(rebuilt, extra_rows=1)
-    show_tiles(left, np.stack([originals, *rebuilt.values()]),
-               ["original", *_beta_names(rebuilt)])
+    rows = {"original": originals} | dict(rebuilt)
+    figure, left, right = _study_figure(rows)
+    show_tiles(left, np.stack(list(rows.values())), _beta_names(rows))
     figure.suptitle("Reconstructions of test slices, and their Dice")
     _beta_curve(right, table, {"test_dice": "mean"} | {f"test_dice_{n}": n for n in
                                                        STRUCTURE_NAMES}, "Dice of test slices", 1)
@@ -205,11 +208,11 @@ def fig05_reconstruction(originals: np.ndarray, rebuilt: Mapping[float | str, np
     return figure
 
 
-def _study_figure(rows: Mapping, extra_rows: int = 0) -> tuple[Figure, Axes, Axes]:
-    count, columns = len(rows) + extra_rows, len(next(iter(rows.values())))
-    figure = new_figure(WIDTH * 0.54 * count / columns + 1.0)
+def _study_figure(rows: Mapping[float | str, np.ndarray]) -> tuple[Figure, Axes, Axes]:
+    columns = len(next(iter(rows.values())))
+    figure = new_figure(WIDTH * 0.54 * len(rows) / columns + 1.0)
     left, right = figure.subplots(1, 2, width_ratios=(0.62, 0.38))
-    class_legend(figure, "outside lower left")
+    class_legend(figure, *rows.values())
     return figure, left, right
 
 
@@ -220,9 +223,14 @@ def _beta_names(rows) -> list[str]:
 
 def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label: str,
                 scale: float) -> None:
-    """One line a column over beta on a log axis; a class has its colour, anything else is black."""
+    """One line a column over beta on a log axis; a class has its colour, anything else is black.
+
+    A column without any value, the Dice of a class that does not occur, has no line.
+    """
     markers = iter("osD^")
     for column, name in columns.items():
+        if table[column].isna().all():
+            continue
         colour = COLOURS[Label[name]] if name in STRUCTURE_NAMES else "black"
         ax.plot(table.index, scale * table[column], color=colour, marker=next(markers),
                 linewidth=2 if colour == "black" else 1.3, markersize=5, label=name)
@@ -238,7 +246,7 @@ def latent_histograms(z: np.ndarray, distance: np.ndarray, active: Sequence[int]
     distance: (Z,), written into each panel: the distance of its values to N(0, 1). active: the
     dimensions that carry information, in colour; the others are grey.
     """
-    columns = 8
+    columns = min(8, z.shape[1])
     rows = -(-z.shape[1] // columns)
     figure = new_figure(rows * 1.15 + 0.8)
     reach = float(np.clip(np.abs(z).max(), 3.5, 12))
@@ -295,8 +303,10 @@ def fig09_training(history: pd.DataFrame, best_epoch: int) -> Figure:
                   label={"train": "training (z sampled)"}.get(part, "validation (z = mu)"))
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
     for label, marker in zip(STRUCTURES, "osD"):
-        right.plot(history["epoch"], history[f"validation_{label.name}"], label=label.name,
-                   color=COLOURS[label], marker=marker, markersize=3)
+        dice = history[f"validation_{label.name}"]
+        if dice.notna().any():  # a class that does not occur has none
+            right.plot(history["epoch"], dice, label=label.name, color=COLOURS[label],
+                       marker=marker, markersize=3)
     right.set(xlabel="epoch", ylabel="Dice of validation slices", ylim=(0, 1))
     for ax in (left, right):
         ax.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.2,
@@ -313,8 +323,10 @@ def reconstructions(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarray
                     title: str, each: int = 3) -> Figure:
     """Figures 10 and 11: best, median and worst slices by Dice, with the wrong pixels in black.
 
-    originals, rebuilt: (N, S, S); dice: (N,).
+    originals, rebuilt: (N, S, S); dice: (N,). each: of the best, and so on; fewer where there are
+    not three times as many slices.
     """
+    each = min(each, max(1, len(dice) // 3))
     order = np.argsort(-dice, kind="stable")
     middle = (len(order) - each) // 2
     chosen = np.concatenate([order[:each], order[middle:middle + each], order[-each:]])
@@ -331,7 +343,7 @@ def reconstructions(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarray
         shade = np.where(originals[i] != rebuilt[i], 0, np.where(originals[i] > 0, 200, 255))
         ax.images[0].get_array()[y:y + side, x:x + side] = shade[..., None]
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure, originals[chosen], rebuilt[chosen])
     return figure
 
 
@@ -347,7 +359,7 @@ def fig12_samples(maps: np.ndarray, valid: np.ndarray, title: str, columns: int 
         ax.plot([x, x + side], [y, y + side], color="black", linewidth=1)
         ax.plot([x, x + side], [y + side, y], color="black", linewidth=1)
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure, maps)
     return figure
 
 
@@ -358,7 +370,7 @@ def fig13_traversals(traversals: np.ndarray, names: Sequence[str], limit: float)
     ax = figure.subplots()
     values = np.linspace(-limit, limit, columns)
     show_tiles(ax, traversals, names, [f"{value:.1f}" for value in values])
-    class_legend(figure, "outside lower left")
+    class_legend(figure, traversals)
     return figure
 
 
@@ -417,25 +429,31 @@ def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame) -> Fi
     """Each plane {name: (N, 2)} coloured by group, phase, slice level and the area of each class.
 
     table: N rows with group, phase, level, and area_rv, area_myo, area_lv in shares of the crop.
+    What is the same for all slices is left out, and so is a phase that is not known of all.
     """
-    names = ["group", "phase", "level", "area_rv", "area_myo", "area_lv"]
-    titles = ["group", "phase\n(yellow: ES)", "level\n(yellow: apex)",
-              *(f"{name} area\n(yellow: large)" for name in STRUCTURE_NAMES)]
-    figure = new_figure(len(planes) * WIDTH / len(names) + 0.9)
+    shown = _colourings(table)
+    figure = new_figure(len(planes) * WIDTH / 6 + 0.9, max(4.0, WIDTH * (len(shown) + 1) / 6))
     for row, (plane_name, plane) in zip(
-            figure.subplots(len(planes), len(names), squeeze=False), planes.items()):
-        for ax, name in zip(row, names):
-            if name == "group":
-                _group_scatter(ax, plane, table["group"].to_numpy(), size=4)
-            else:
-                values = (table["phase"] == "ES").astype(float) if name == "phase" else table[name]
-                scale = colors.Normalize(*np.percentile(values, (2, 98)))
-                if name == "phase":
-                    scale = colors.Normalize(0, 1)
-                ax.scatter(*plane.T, s=4, c=values, cmap="cividis", norm=scale, linewidths=0)
+            figure.subplots(len(planes), len(shown) + 1, squeeze=False), planes.items()):
+        _group_scatter(row[0], plane, table["group"].to_numpy(), size=4)
+        for ax, values in zip(row[1:], shown.values()):
+            # Few outliers, of either side, must not take the whole scale.
+            scale = colors.Normalize(*np.percentile(values, (2, 98) if values.nunique() > 2 else
+                                                    (0, 100)))
+            ax.scatter(*plane.T, s=4, c=values, cmap="cividis", norm=scale, linewidths=0)
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(plane_name)
-    for ax, title in zip(figure.axes, titles):
+    for ax, title in zip(figure.axes, ("group", *shown)):
         ax.set_title(title)
     _group_legend(figure, table["group"])
     return figure
+
+
+def _colourings(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Title and values of all that varies over the rows of a slice table with areas."""
+    values = {"level\n(yellow: apex)": table["level"]}
+    if set(table["phase"]) == {"ED", "ES"}:
+        values = {"phase\n(yellow: ES)": (table["phase"] == "ES").astype(float)} | values
+    values |= {f"{name} area\n(yellow: large)": table[f"area_{name.lower()}"]
+               for name in STRUCTURE_NAMES}
+    return {title: column for title, column in values.items() if column.nunique() > 1}

@@ -25,7 +25,7 @@ def fig17_priors(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
     show_tiles(figure.subplots(), maps,
                [f"{name}\n{100 * valid[name]:.1f} % valid" for name in samples])
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure, maps)
     return figure
 
 
@@ -66,7 +66,7 @@ def fig19_sharp(test: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, neares
     show_tiles(figure.subplots(), np.stack([test, rebuilt, drawn, nearest]),
                ["unseen patients", "rebuilt", "drawn", "nearest\ntraining slice"])
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure, test, rebuilt, drawn)
     return figure
 
 
@@ -165,7 +165,7 @@ def fig22_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 
     """Soft Dice, share of the gradient and drawn area of each class over the first steps.
 
     steps: columns RV, gradient_RV, area_RV, and so on (train.STEP_COLUMNS); areas: the true mean
-    share of the picture that each structure has.
+    share of the picture that each structure has; one without any is not drawn.
     """
     figure = new_figure(3.1)
     dice, gradient, area = figure.subplots(1, 3)
@@ -173,6 +173,8 @@ def fig22_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 
     x = np.arange(1, len(steps) + 1)
     total = smooth[[f"gradient_{label.name}" for label in Label]].sum(axis=1)
     for label in Label:
+        if not areas.get(label.name, 1):
+            continue
         colour = GREY if label is Label.BACKGROUND else COLOURS[label]
         name = label.name
         gradient.plot(x, 100 * smooth[f"gradient_{name}"] / total, color=colour, label=name.replace(

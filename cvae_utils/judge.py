@@ -37,8 +37,9 @@ BLOCK, BLOCK_BYTES = 1024, 2**26
 class Reference:
     """The training slices that others are judged by, and the scale of their descriptors.
 
-    maps: (N, S, S). mean, sd: (D,), of metrics.DESCRIPTORS over the slices where each is defined.
-    points: (N, D), `of(maps)`. Raises ValueError for fewer than two slices.
+    maps: (N, S, S). mean, sd: (D,), of metrics.DESCRIPTORS over the slices where each is defined;
+    varies: (D,) bool, those that are not the same in all. points: (N, D), `of(maps)`. Raises
+    ValueError for fewer than two slices.
     """
 
     def __init__(self, training: np.ndarray):
@@ -47,7 +48,8 @@ class Reference:
         sd = table.std(ddof=0).to_numpy()
         self.maps, self.mean = training, table.mean().to_numpy()
         # What is the same in every training slice, but for rounding, has no scale: its own unit.
-        self.sd = np.where(sd > 1e-9, sd, 1.0)
+        self.varies = sd > 1e-9
+        self.sd = np.where(self.varies, sd, 1.0)
         self.points = self._standardise(table)
 
     def of(self, maps: np.ndarray) -> np.ndarray:
@@ -88,28 +90,31 @@ def beside_training(maps: np.ndarray, reference: Reference, neighbours: int = 5,
                     ) -> dict[str, float]:
     """The numbers of label maps (N, S, S), drawn or real, beside the training slices.
 
-    They depend on how many slices there are: compare drawn with held-out maps at equal N only.
-    Raises ValueError for fewer than two maps, maps of another size than the training slices, or no
-    more training slices than neighbours. Returns floats:
+    They depend on how many slices there are: compare drawn with held-out maps at equal N only. Of
+    no more training slices than neighbours, all the others are neighbours. Raises ValueError for
+    fewer than two maps, or maps of another size than the training slices. Returns floats:
 
     no_rv                    share without RV
     frechet                  `frechet_distance` from the training slices' descriptors, in sd^2
     density, coverage        `density_coverage` of the training slices' descriptors
     nearest, specificity     median and mean of `nearest_training`; the mean is the specificity of
                              Davies et al. 2002: how far shapes lie from the nearest training shape
-    spread                   standard deviation of an area over the training's, mean of RV, MYO, LV
+    spread                   standard deviation of an area over the training's, mean of RV, MYO and
+                             LV; of those whose area varies in the training slices
     """
     _expect_maps(maps, 2, reference.maps)
     points = reference.of(maps)
-    density, coverage = density_coverage(reference.points, points, neighbours)
+    density, coverage = density_coverage(reference.points, points,
+                                         min(neighbours, len(reference.points) - 1))
     nearest = nearest_training(maps, reference.maps)
     sizes = [list(metrics.DESCRIPTORS).index(f"area_{label.name.lower()}") for label in STRUCTURES]
+    spreads = points[:, sizes].std(axis=0)[reference.varies[sizes]]
     return {
         "no_rv": float((metrics.areas(maps)[:, 0] == 0).mean()),
         "frechet": frechet_distance(points, reference.points),
         "density": density, "coverage": coverage,
         "nearest": float(np.median(nearest)), "specificity": float(nearest.mean()),
-        "spread": float(points[:, sizes].std(axis=0).mean()),
+        "spread": float(spreads.mean()) if len(spreads) else np.nan,
     }
 
 
@@ -193,12 +198,17 @@ def neighbour_distance(points: np.ndarray, described: np.ndarray, neighbours: in
     """How unlike the neighbours in a space are: 0 as if copies, 1 as slices at random.
 
     points: (N, D) in that space; described: (N, K), what likeness is measured by. The mean distance
-    in `described` of each slice to its nearest others in `points`, over the mean of all pairs.
+    in `described` of each slice to its nearest others in `points`, over the mean of all pairs; of
+    no more slices than neighbours, all are near, and it is 1. NaN if all slices are alike. Raises
+    ValueError for fewer than two slices.
     """
-    _expect_clouds(points, points, neighbours + 1)
-    nearest = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(
-        return_distance=False)  # (N, neighbours), without the slice itself
+    _expect_clouds(points, points, 2)
+    near = min(neighbours, len(points) - 1)
+    nearest = NearestNeighbors(n_neighbors=near).fit(points).kneighbors(
+        return_distance=False)  # (N, near), without the slice itself
     apart = cdist(described, described)
+    if not apart.any():
+        return np.nan
     return float(np.take_along_axis(apart, nearest, axis=1).mean()
                  / (apart.sum() / (len(points) * (len(points) - 1))))
 

@@ -32,8 +32,10 @@ def _part(text: str) -> re.Pattern:
 
 
 PHASE = _part("ED|ES")
-SCAN = _part(r"(?:frame|time|timepoint|phase|ses|session|visit|run|acq|rep)[-_ ]?\d+|scan[-_ ]?\d")
+SCAN = _part(r"(?:frame|time|timepoint|phase|ses|session|visit|run|acq|rep)[-_ ]?\d+")
 SLICE = _part(r"(?:slice|slc)[-_ ]?(\d+)")
+#: The same where what is left has a number of its own: t03 may be a patient, p01_t03 is not.
+WEAK_SCAN, WEAK_SLICE = _part(r"(?:scan|t|tp)[-_ ]?\d+"), _part(r"(?:sl|z)[-_ ]?(\d+)")
 #: What files are called, and not who is in them.
 WORDS = _part("gt|labels?|seg|segmentation|masks?|groundtruth|manual|sax?")
 
@@ -96,13 +98,16 @@ def _read(name: str) -> Name:
     """One name by itself."""
     name = ENDING.sub("", name)
     phases = {match.upper() for match in PHASE.findall(name)}
-    scans = dict.fromkeys(match.lower() for match in SCAN.findall(name))
-    slices = SLICE.findall(name)
     phase = phases.pop() if len(phases) == 1 else UNKNOWN
     rest = _without(name, *(() if phase == UNKNOWN else (PHASE,)))
-    who = _without(rest, SCAN, SLICE, WORDS)
-    if not who:  # scan12_ED.nii.gz: then that is the patient
+    scan, one_slice = [SCAN], [SLICE]
+    if re.search(r"\d", _without(rest, SCAN, SLICE, WEAK_SCAN, WEAK_SLICE, WORDS)):
+        scan, one_slice = [SCAN, WEAK_SCAN], [SLICE, WEAK_SLICE]
+    who = _without(rest, *scan, *one_slice, WORDS)
+    if not who:  # frame12_ED.nii.gz: then that is the patient
         return Name(_without(rest, WORDS) or rest, phase)
+    scans = dict.fromkeys(match.lower() for part in scan for match in part.findall(name))
+    slices = [match for part in one_slice for match in part.findall(name)]
     return Name(who, phase, " ".join(scans), int(slices[-1]) if slices else None)
 
 

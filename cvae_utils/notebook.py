@@ -1,6 +1,7 @@
 """What the first cell of every notebook does: profile, data, seed, device and folders."""
 
 import functools
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cvae_utils import (
+    acdc,
     atlas,
     augment,
     dataset,
@@ -31,6 +33,9 @@ from cvae_utils import (
 from cvae_utils import prior as priors
 from cvae_utils.figures import save_figure, stamp_figure, use_style
 from cvae_utils.storage import REPOSITORY, code_stamp, kept_json, output_root, short_hash
+
+#: How a finding begins: see `finding`.
+FINDINGS = {True: "found", False: "not found here", None: "cannot be told here"}
 
 
 @dataclass
@@ -71,6 +76,19 @@ class Study:
     def table_of(self, name: str) -> pd.DataFrame:
         """Rows of the slice table of one part."""
         return self.slices.table.iloc[self.split[name]].reset_index(drop=True)
+
+    @functools.cached_property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the structures that the slices have, in the order of every table."""
+        return metrics.structures_in(self.slices.aligned)
+
+    def lacks(self, *structures: str, test_patients: int = 1) -> str:
+        """Why this data cannot answer a question about these structures that takes so many test
+        patients, two for a standard error: "this data has no RV". Empty if it can."""
+        if absent := [name for name in structures if name not in self.structures]:
+            return f"this data has no {' and no '.join(absent)}"
+        there = self.table_of("test")["patient"].nunique()
+        return "" if there >= test_patients else f"this data has {there} test patient"
 
     @property
     def seeds(self) -> "list[Study]":
@@ -227,7 +245,7 @@ class Study:
 
         Raises ValueError for a run of another seed or split than the study's.
         """
-        for kind in atlas.fittable(run, self.split):
+        for kind in priors.FITTED:
             self.prior(run, kind)  # refuses such a run: what is fitted stays with it
         return atlas.load_or_build(run, self.slices, self.split, self.stamp, self.seed)
 
@@ -248,9 +266,13 @@ class Study:
         return table.map(form.format) if form else table
 
     def claim(self, claim: str, holds: bool | None, numbers: str) -> None:
-        """Answer a claim of the report, print the answer, and keep it for the results file."""
+        """Answer a claim of the report, print the answer, and keep it for the results file. The
+        last answer to a claim counts."""
         holds = None if holds is None else bool(holds)
-        self.claims.append({"claim": claim, "holds": holds, "numbers": numbers})
+        # A cell that is run again answers again, and does not claim anew.
+        place = next((n for n, known in enumerate(self.claims) if known["claim"] == claim),
+                     len(self.claims))
+        self.claims[place:place + 1] = [{"claim": claim, "holds": holds, "numbers": numbers}]
         print(f"The report: {claim}.\nHere: {results.VERDICTS[holds]}. {numbers}.")
 
     def record(self, **numbers) -> None:
@@ -275,15 +297,23 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     """Set up a notebook: choose profile, data set, device and folders, and say what was chosen.
 
     labels: what the values of your label maps mean, "ACDC", "MNMS" or {value: name}; pattern: a
-    glob, if your data set is a plain folder of label volumes. See dataset.open_source; for all
-    notebooks at once, set CVAE_LABELS (a mapping as JSON) and CVAE_PATTERN. accept_licence: fetch
-    ACDC's label volumes into data/raw/acdc, unless another data set is chosen or they are there.
+    glob, or a regular expression with named groups, if your data set is a plain folder of label
+    volumes. See dataset.open_source; for all notebooks at once, set CVAE_LABELS (a mapping as JSON)
+    and CVAE_PATTERN. accept_licence: fetch ACDC's label volumes into data/raw/acdc, unless another
+    data set is chosen or they are there. A data set of your own is aligned here, so that what
+    cannot be read shows at once.
 
-    ACDC results in the profile `quick` go to figures/, those in another profile, of the phantom or
-    of a plain folder to a folder of its name in there, so that trying things out does not overwrite
-    what is published; CVAE_OUT redirects everything. CVAE_PROCESSES trains on so many GPUs at once.
-    Raises acdc.DataError or ValueError if a setting or the data set cannot be used.
+    Results of ACDC in the profile `quick` go to figures/. Those in another profile, of a part of
+    ACDC, of the phantom or of any other data set go to a folder of its name in there, so that
+    trying things out does not overwrite what is published. CVAE_OUT redirects everything.
+    CVAE_PROCESSES trains on so many GPUs at once. Raises acdc.DataError or ValueError if a setting
+    or the data set cannot be used.
     """
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed: expected a whole number, 0 or more, found {seed!r}")
+    if split_by not in dataset.LEAST:
+        raise ValueError(f"split_by: expected one of {', '.join(dataset.LEAST)}, found "
+                         f"{split_by!r}")
     pd.set_option("display.width", 400, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
     profile = profiles.active_profile()
@@ -293,12 +323,15 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
             and (download.is_unfinished(target) or not target.is_dir())):
         download.download(target, accept_licence=True)
     source = dataset.find_source(out / "data", profile, REPOSITORY, seed, labels, pattern)
-    apart = (source.name if source.name != "ACDC" else
-             profile.name if profile.name != profiles.PUBLISHED else "")
-    figures = out / "figures" / ("" if os.environ.get("CVAE_OUT") else apart)
+    whole = source.name == "ACDC" and source.patients == len(acdc.OFFICIAL) // 4
+    apart = (profile.name if profile.name != profiles.PUBLISHED else "") if whole else (
+        f"ACDC-{source.patients}" if source.name == "ACDC" else source.name)
+    figures = out / "figures" / (apart if out == REPOSITORY else "")
     study = Study(section, profile, source, hardware.best_device(), _processes(), seed, split_by,
                   out / "data", figures)
     print(study.stamp)
+    if source.name not in ("ACDC", "phantom"):
+        study.slices  # noqa: B018
     return study
 
 
@@ -306,7 +339,8 @@ def _processes() -> int:
     """CVAE_PROCESSES: how many processes train together, one a GPU; 1 if it is not set."""
     value = os.environ.get("CVAE_PROCESSES", "").strip() or "1"
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"CVAE_PROCESSES: expected a number of processes, found {value!r}")
+        raise ValueError("CVAE_PROCESSES: expected a whole number of processes, 1 or more, found "
+                         f"{value!r}. Set it to one, or leave it unset.")
     return int(value)
 
 
@@ -314,3 +348,19 @@ def check(statement: str, holds) -> None:
     """Assert a statement that is true in every profile and on every data set, and say so."""
     assert bool(holds), f"expected: {statement}"
     print(f"checked: {statement}")
+
+
+def unless(reason: str, holds: bool | None, numbers: str) -> tuple[bool | None, str]:
+    """What a claim or a finding is answered: `holds` and its numbers, unless there is a reason why
+    this data cannot tell; then None, and the reason."""
+    return (None, reason[0].upper() + reason[1:]) if reason else (holds, numbers)
+
+
+def finding(statement: str, holds: bool | None, numbers: str = "") -> None:
+    """Say whether something holds on this data that need not hold on any: nothing is asserted.
+
+    holds: None if this data cannot tell. numbers: what it was measured by, or why it cannot be
+    told.
+    """
+    verdict = FINDINGS[None if holds is None else bool(holds)]
+    print(f"{verdict}: {statement}" + (f" ({numbers})" if numbers else ""))

@@ -51,8 +51,9 @@ def build(atlases: Sequence[Atlas]) -> str:
     """
     if not atlases:
         raise ValueError("expected at least one atlas, found none")
-    groups = groups_of(group for each in atlases for group in each.table["group"])
-    runs = [_describe(each, groups) for each in atlases]
+    groups = groups_of(group for each in atlases for group in each.groups)
+    phases = [phase for phase in PHASES if any(phase in each.phases for each in atlases)]
+    runs = [_describe(each, groups, phases) for each in atlases]
     count = Counter(run["label"] for run in runs)
     for run in runs:
         if count[run["label"]] > 1:
@@ -61,7 +62,7 @@ def build(atlases: Sequence[Atlas]) -> str:
         "classes": [{"name": label.name, "long": LONG_NAMES[label], "colour": COLOURS[label]}
                     for label in Label],
         "groups": [{"name": group, "colour": GROUP_COLOURS[group]} for group in groups],
-        "phases": PHASES, "limit": latents.LIMIT, "neighbours": NEIGHBOURS, "runs": runs}
+        "phases": phases, "limit": latents.LIMIT, "neighbours": NEIGHBOURS, "runs": runs}
     # A "<" might end the script element in which the block lies.
     block = json.dumps(data, sort_keys=True, allow_nan=False).replace("<", "\\u003c")
     return TEMPLATE.read_text(encoding="utf-8").replace(PLACE_OF_DATA, block)
@@ -78,7 +79,7 @@ def write(atlases: Sequence[Atlas], path: Path) -> Path:
     return path
 
 
-def _describe(source: Atlas, groups: Sequence[str]) -> dict:
+def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str]) -> dict:
     model = source.run.model
     layers = [module for module in (model.from_z, *model.decoder) if type(module) in LAYERS]
     weights = [parameter.detach().cpu().numpy().ravel()
@@ -93,7 +94,7 @@ def _describe(source: Atlas, groups: Sequence[str]) -> dict:
         "mu": _base64(source.posterior.mu, "<f2"), "plane": _base64(source.plane, "<f4"),
         "group": [groups.index(name) for name in source.table["group"]],
         # -1: not known
-        "phase": [PHASES.index(name) if name in PHASES else -1 for name in source.table["phase"]],
+        "phase": [phases.index(name) if name in phases else -1 for name in source.table["phase"]],
         # Dice is undefined where the mean shape and all of a traversal are empty.
         "ranking": [[dimension, None if math.isnan(dice) else round(dice, 4)]
                     for dimension, dice in influence],

@@ -197,7 +197,7 @@ class Plane:
         ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(handles),
                   frameon=False, fontsize=7, handletextpad=0, columnspacing=0.8, borderaxespad=0.2)
         low, high = atlas.plane.min(axis=0), atlas.plane.max(axis=0)
-        middle, half = (low + high) / 2, 0.56 * (high - low).max()
+        middle, half = (low + high) / 2, 0.56 * (high - low).max() or 1.0
         ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
         ax.set_aspect("equal")
         self.path = ax.plot([], [], color="black", linewidth=0.8, marker=".", markersize=3)[0]
@@ -265,5 +265,5 @@ def twin(view: View, atlas: Atlas, title: str) -> Figure:
     for panel_class, ax in zip((Plane, Influence, Histogram), (plane, *bottom.subplots(1, 2))):
         panel_class(ax, atlas, view.coordinates).show(view)
     figure.suptitle(title)
-    class_legend(figure, "outside lower left")
+    class_legend(figure)
     return stamp_figure(figure, atlas.stamp)

@@ -118,19 +118,21 @@ def fit(kind: str, training: Posterior, validation: Posterior, seed: int = 0,
     standard: N(0, I), nothing is fitted. gaussian: one Gaussian with the mean and the full
     covariance of q(z). mixture: Gaussians with full covariances, by expectation maximisation
     (scikit-learn) of `draws` points a slice, as many as give the validation slices the highest
-    likelihood. A log-variance of minus infinity is an encoder without noise. Raises ValueError
-    for another kind, or if there are too few slices for a covariance.
+    likelihood. A log-variance of minus infinity is an encoder without noise. Of no more slices than
+    dimensions, the slices vary in fewer directions than there are; along the others, the density
+    has the noise of q(z|x) and the ridge alone. Raises ValueError for another kind, or for fewer
+    than two training slices.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {KINDS}, found {kind!r}")
     count, latent_dim = training.mu.shape
     if kind == "standard":
         return standard(latent_dim)
-    if count <= latent_dim:
-        raise ValueError(f"expected more training slices than latent dimensions ({latent_dim}), "
-                         f"found {count}: use the standard prior, or fewer dimensions")
+    if count < 2:
+        raise ValueError(f"expected at least 2 training slices, which have a covariance, found "
+                         f"{count}: use the standard prior, or add patients")
     # Law of total variance: what tells slices apart, and what q(z|x) adds around each.
-    between = np.cov(training.mu, rowvar=False, dtype=np.float64)
+    between = np.cov(training.mu, rowvar=False, dtype=np.float64).reshape(latent_dim, latent_dim)
     within = np.exp(training.logvar.astype(np.float64)).mean(axis=0)
     ridge = RIDGE * np.trace(between) / latent_dim
     axes, signal = _principal_axes(between, within + ridge)

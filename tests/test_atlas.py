@@ -283,12 +283,47 @@ def test_priors_of_dimensions_change_nothing_of_the_dimensions(run, slices, spli
     assert found.axes is None and found.kinds == ["standard"]
 
 
-def test_fewer_slices_than_dimensions_leave_the_standard_prior_alone(kept, slices, split):
-    few = split | {"train": split["train"][:6]}
-    found = atlas.load_or_build(kept, slices, few, STAMP)
-    assert found.kinds == ["standard"] and found.axes is None
-    assert not PRIORS & set(contents(kept.folder))
-    assert atlas.fittable(kept, split | {"train": split["train"][:7]}) == ("gaussian", "mixture")
+def test_fewer_slices_than_dimensions_have_an_atlas_too(kept, slices, split):
+    found = atlas.load_or_build(kept, slices, split | {"train": split["train"][:5]}, STAMP)
+    assert found.kinds == ["standard", "gaussian", "mixture"]
+    assert len(found.coordinates("gaussian").active) <= 4  # five slices vary in no more
+
+
+def test_names_that_look_like_numbers_stay_names(kept, slices, split):
+    scans = slices.table.assign(patient="007", scan="01", phase="unknown")
+    atlas.load_or_build(kept, replace(slices, table=scans), split, STAMP)
+    table = atlas.load(kept.folder).table
+    assert set(table["patient"]) == {"007"} and set(table["scan"]) == {"01"}
+
+
+def test_atlas_of_a_table_without_scans_is_made_and_read(kept, slices, split):
+    nameless = replace(slices, table=slices.table.drop(columns="scan", errors="ignore"))
+    atlas.load_or_build(kept, nameless, split, STAMP)
+    assert "scan" not in atlas.load(kept.folder).table
+    assert training_rows(atlas.load(kept.folder), slices).tolist() == split["train"].tolist()
+
+
+@pytest.mark.parametrize(("groups", "phases", "expected"), [
+    (["ARV", "NOR"], ["ES", "ED"], (["NOR", "ARV"], ["ED", "ES"])),
+    (["unknown"], ["unknown"], (["unknown"], [])),
+    (["NOR", "unknown"], ["ES", "unknown"], (["NOR", "unknown"], ["ES"])),
+])
+def test_groups_and_phases_are_those_that_occur(made, groups, phases, expected):
+    count = len(made.table)
+    found = replace(made, table=made.table.assign(group=np.resize(groups, count),
+                                                  phase=np.resize(phases, count)))
+    assert (found.groups, found.phases) == expected
+
+
+@pytest.mark.parametrize(("row", "name"), [
+    ({"phase": "ED"}, "p1 ED, slice 4"),
+    ({"phase": "unknown"}, "p1, slice 4"),
+    ({"phase": "unknown", "scan": "frame01"}, "p1 frame01, slice 4"),
+    ({"phase": "ES", "scan": "b"}, "p1 b ES, slice 4"),
+    ({"phase": "ES", "scan": ""}, "p1 ES, slice 4"),
+])
+def test_slice_is_called_by_what_is_known_of_it(row, name):
+    assert atlas.slice_name(pd.Series({"patient": "p1", "slice_index": 4} | row)) == name
 
 
 def test_atlas_from_before_there_were_priors_still_opens(made):

@@ -7,7 +7,15 @@ from scipy.stats import norm, spearmanr
 from sklearn.metrics import adjusted_mutual_info_score
 
 from cvae_utils import disentanglement, metrics
-from cvae_utils.disentanglement import measure, mig, modularity, mutual_information, sap, spearman
+from cvae_utils.disentanglement import (
+    measurable,
+    measure,
+    mig,
+    modularity,
+    mutual_information,
+    sap,
+    spearman,
+)
 from cvae_utils.labels import Label
 from cvae_utils.storage import DataError
 
@@ -195,6 +203,8 @@ def test_constant_dimension_has_nothing_and_constant_factor_is_left_out(factors)
     assert list(spearman(mu, more)) == ["a", "b"]
     assert measure(mu, more) == pytest.approx(measure(mu[:, :2], factors))
     assert list(spearman(mu, more.assign(rare=row.where(row < 40)))) == ["a", "b", "rare"]
+    assert measurable(more) and not measurable(more[["flat", "empty", "rare"]])
+    assert measurable(factors[:40]) and not measurable(factors[:39])
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -49,6 +49,15 @@ def test_order_and_noise_of_constructed_steps(phases):
     assert smooth["noise"] == pytest.approx(0.05)
     turned = learning_phases(phases.rename(columns={"LV": "RV", "RV": "LV"}), window=1)
     assert turned["order"] == ["RV", "MYO", "LV"]
+    assert found["final"] == pytest.approx({"RV": 0.4, "MYO": 0.6, "LV": 0.8})
+
+
+def test_structure_that_no_slice_has_is_not_learnt(phases):
+    found = learning_phases(phases.assign(RV=1.0), ("MYO", "LV"), window=1)  # rightly absent
+    assert found["order"] == ["LV", "MYO"] and found["half_step"] == {"LV": 4, "MYO": 7}
+    assert set(found["final"]) == {"MYO", "LV"} and found["noise"] == pytest.approx(0.1)
+    alone = learning_phases(phases, ("LV",), window=1)
+    assert alone["order"] == ["LV"] and np.isnan(alone["dip"])
 
 
 # ------------------------------------------------------------------------------------- evaluate

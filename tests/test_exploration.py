@@ -433,7 +433,7 @@ def test_nearest_slice_of_a_training_slice_is_itself(labelled, slices, split, po
     row = split["train"][position]
     known = labelled.load_labels().table.iloc[row]
     assert labelled.nearest(slices.aligned[row]) == (
-        f"Dice 1.00 ({known.patient}, {known.phase}, slice {known.slice_index})")
+        f"Dice 1.00 ({known.patient} {known.phase}, slice {known.slice_index})")
 
 
 def test_slice_that_was_not_trained_on_is_not_the_nearest(labelled, slices, split):
@@ -450,6 +450,23 @@ def test_training_slices_are_found_by_name_in_any_order(atlas, slices, split):
     lost = slices.table.drop(split["train"][7]).reset_index(drop=True)
     assert training_rows(atlas, replace(slices, table=lost)) is None
     assert training_rows(atlas, replace(slices, source="ACDC")) is None
+
+
+def test_scans_of_one_patient_are_told_apart(atlas, slices, split):
+    """Two volumes of a patient whose phases are not known differ in their scan alone."""
+    scan = np.where(slices.table["phase"] == "ED", "frame01", "frame12")
+    table = slices.table.assign(phase="unknown", scan=scan)
+    both = replace(slices, table=table)
+    known = replace(atlas, table=atlas.table.assign(**table.iloc[split["train"]][
+        ["phase", "scan"]].to_dict("list")))
+    assert training_rows(known, both).tolist() == split["train"].tolist()
+    nameless = replace(atlas, table=known.table.drop(columns="scan"))
+    assert training_rows(nameless, both) is None  # which of the two it was, nobody knows
+    walk = Exploration(known, lambda size: both)
+    walk.load_labels()
+    first = table.iloc[split["train"][0]]
+    assert walk.nearest(slices.aligned[split["train"][0]]) == (
+        f"Dice 1.00 ({first.patient} frame01, slice {first.slice_index})")
 
 
 def test_walk_without_labels_says_how_to_get_them(walk):

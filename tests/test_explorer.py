@@ -217,8 +217,11 @@ def test_the_same_group_or_slice_can_be_chosen_again(patients, atlas, button):
 
 
 def test_groups_are_those_of_the_run_and_one_without_slices_leads_nowhere(atlas):
-    panel = Explorer([replace(atlas, table=atlas.table.assign(group="NOR", phase="ED"))])
-    assert [value for _, value in panel.group.options] == ["-", "", "NOR"]
+    first = np.arange(len(atlas.table)) < 50
+    table = atlas.table.assign(group=np.where(first, "NOR", "HCM"),
+                               phase=np.where(first, "ED", "ES"))
+    panel = Explorer([replace(atlas, table=table)])
+    assert [value for _, value in panel.group.options] == ["-", "", "NOR", "HCM"]
     panel.sliders[0].value = 1.0
     before = pictures(panel)
     panel.phase.value = "ES"
@@ -227,6 +230,33 @@ def test_groups_are_those_of_the_run_and_one_without_slices_leads_nowhere(atlas)
     assert pictures(panel) == before
     panel.phase.value = ""
     assert panel.message.value == "" and panel.state.start_name == "mean of NOR"
+
+
+@pytest.mark.parametrize(("phases", "options"), [
+    (["ED", "ES"], (("ED and ES", ""), ("ED", "ED"), ("ES", "ES"))),
+    (["ED", "ED"], (("ED", ""),)),
+    (["ES", "ES"], (("ES", ""),)),
+    (["unknown", "unknown"], (("any phase", ""),)),
+    (["ED", "unknown"], (("any phase", ""), ("ED", "ED"))),
+])
+def test_phases_are_those_that_occur(atlas, phases, options):
+    table = atlas.table.assign(phase=np.resize(phases, len(atlas.table)), group="unknown")
+    panel = Explorer([replace(atlas, table=table)])
+    assert panel.phase.options == options
+    panel.group.value = "unknown"
+    assert panel.state.z == pytest.approx(atlas.posterior.mu.mean(axis=0), abs=1e-4)
+
+
+def test_lists_of_means_are_those_of_the_run_that_is_open(atlas, other):
+    one = replace(other, table=other.table.assign(group="HCM", phase="ED"))
+    panel = Explorer([atlas, one])
+    panel.group.value, panel.phase.value = "HCM", "ED"
+    panel.run.value = 1
+    assert panel.state.z == pytest.approx(one.group_mean("HCM"))
+    assert (panel.group.value, panel.phase.value) == ("HCM", "")
+    assert [value for _, value in panel.group.options] == ["-", "", "HCM"]
+    panel.run.value = 0
+    assert len(panel.group.options) == 7 and len(panel.phase.options) == 3
 
 
 # ------------------------------------------------------------------------------------- the sweep
@@ -510,6 +540,36 @@ def test_slices_of_one_phase_alone_are_offered_too(atlas, slices):
     assert panel.state.start_name == "patient001 ES, slice 3" and panel.way.disabled
     panel.slice.index = 0
     assert not panel.way.disabled
+
+
+def test_slices_of_unknown_phase_are_listed_with_their_scan(atlas, slices):
+    rows = np.flatnonzero(slices.table["patient"] == "patient001")[[0, 1, -1]]
+    table = slices.table.iloc[rows].reset_index(drop=True).assign(phase="unknown", group="unknown")
+    few = replace(slices, aligned=slices.aligned[rows], table=table.assign(
+        scan=["", "frame01", "frame12"], slice_index=[4, 4, 5]))
+    for known, options in (
+            (few, ("slice 4", "frame01, slice 4", "frame12, slice 5")),
+            (replace(few, table=few.table.drop(columns="scan").assign(slice_index=[4, 5, 6])),
+             ("slice 4", "slice 5", "slice 6"))):
+        panel = Explorer([atlas], lambda size, known=known: known)
+        panel.load.click()
+        assert panel.patient.options == (("patient001", "patient001"),)
+        panel.patient.value = "patient001"
+        assert tuple(label for label, _ in panel.slice.options) == options
+        assert panel.slice.index == 1 and panel.way.disabled and panel.message.value == ""
+        assert panel.state.start_name == f"patient001 {options[1]}".replace(
+            "patient001 slice", "patient001, slice")
+
+
+def test_slices_of_two_scans_at_a_phase_are_paired_scan_by_scan(atlas, slices):
+    rows = np.flatnonzero(slices.table["patient"] == "patient001")[:4]
+    few = replace(slices, aligned=slices.aligned[rows], table=slices.table.iloc[rows].reset_index(
+        drop=True).assign(phase=["ED", "ED", "ES", "ES"], scan=["a", "b", "a", "c"], slice_index=3))
+    panel = Explorer([atlas], lambda size: few)
+    panel.load.click()
+    panel.patient.value = "patient001"
+    assert panel.slice.options == (("a, slice 3, ED and ES", (0, 2)), (
+        "b, slice 3, ED only", (1, None)), ("c, slice 3, ES only", (3, None)))
 
 
 def test_way_slider_walks_from_ed_to_es(patients, atlas, slices):

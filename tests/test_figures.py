@@ -207,3 +207,68 @@ def test_rotation_is_given_against_the_angle_of_the_heart():
     axes = figures.fig03_alignment(HEART[4:], HEART, HEART, 30.0, "slice 3").axes
     titles = [ax.get_title() for ax in axes]
     assert titles[0] == "original\n32 x 28 pixels" and titles[2].startswith("rotated by -30°")
+
+
+# ------------------------------------------------------------------------------ what is not there
+WITHOUT_RV = np.where(MAPS == 1, 0, MAPS)
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda maps: figures.fig03_alignment(maps[0], maps[0], maps[0], 0.0, ""),
+    lambda maps: figures.fig04_generation({b: maps[:6] for b in BETAS}, STUDY),
+    lambda maps: reconstructions(maps, maps, np.linspace(0, 1, 24), ""),
+    lambda maps: figures.fig12_samples(maps, np.ones(24, dtype=bool), ""),
+    lambda maps: figures.fig13_traversals(maps[None, :9], ["z0"], 3.0),
+])
+def test_legend_names_the_structures_that_are_shown(draw):
+    assert [name[:3] for name in legend(draw(MAPS))] == ["RV ", "MYO", "LV "]
+    assert [name[:3] for name in legend(draw(WITHOUT_RV))] == ["MYO", "LV "]
+
+
+def test_nothing_is_named_where_no_structure_is_shown():
+    assert not figures.fig13_traversals(0 * MAPS[None, :9], ["z0"], 3.0).legends
+
+
+def test_curve_of_a_class_that_does_not_occur_is_left_out():
+    axes = figures.fig09_training(HISTORY.assign(validation_RV=np.nan), 2).axes
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()][:2] == ["MYO", "LV"]
+    figure = figures.fig05_reconstruction(MAPS[:6], {b: WITHOUT_RV[:6] for b in BETAS},
+                                          STUDY.assign(test_dice_RV=np.nan))
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == [
+        "mean", "MYO", "LV"]
+    assert legend(figure)[0].startswith("RV")  # the originals have one
+
+
+def test_one_phase_alone_has_two_panels(tmp_path):
+    figure = figures.fig02_ed_es({"ES": MR[0]}, {"ES": HEART[:20, :24]}, "slice 3")
+    assert [ax.get_title() for ax in figure.axes] == ["ES, MR image", "ES, segmentation"]
+    save_figure(figure, tmp_path / "fig02.png")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_few_reconstructions_are_all_shown(count, tmp_path):
+    figure = reconstructions(MAPS[:count], MAPS[:count], np.linspace(1, 0, count), "")
+    each = max(1, count // 3)
+    assert len(figure.axes[0].get_xticklabels()) == 3 * each
+    save_figure(figure, tmp_path / "few.png")
+
+
+def test_two_dimensions_have_two_panels(tmp_path):
+    figure = figures.latent_histograms(plane(2), np.zeros(2), [0], "beta = 1")
+    assert len(figure.axes) == 2
+    save_figure(figure, tmp_path / "two.png")
+
+
+@pytest.mark.parametrize(("changes", "left"), [
+    ({}, 6), ({"phase": "ED"}, 5), ({"phase": "unknown", "group": "unknown"}, 5),
+    ({"phase": np.where(np.arange(40) % 2, "ED", "unknown")}, 5), ({"level": 0.0}, 5),
+    ({"area_rv": 0.0, "phase": "ES", "level": 0.0}, 3),
+])
+def test_planes_are_coloured_by_what_varies(changes, left, tmp_path):
+    figure = figures.coloured_planes({"UMAP": plane()}, TABLE.assign(**changes))
+    assert len(figure.axes) == left
+    save_figure(figure, tmp_path / "planes.png")

@@ -90,6 +90,10 @@ def test_phases_show_shares_of_the_gradient():
     assert [line.get_ydata()[0] for line in gradient.lines] == pytest.approx([50, 50 / 3, 50 / 3,
                                                                               50 / 3])
     assert len(figure.axes[0].lines) == 3  # background has no Dice
+    without = further_figures.fig22_phases(steps, {"RV": 0.0, "MYO": 0.1, "LV": 0.1})
+    assert [len(ax.lines) for ax in without.axes] == [2, 3, 4]
+    assert [text.get_text() for text in without.legends[0].get_texts()] == [
+        "background", "MYO", "LV"]
 
 
 def test_collapse_has_a_line_for_each_way():

@@ -279,7 +279,6 @@ MAPS, CLOUD = np.zeros((3, 8, 8), dtype=np.uint8), np.zeros((4, 2))
     (lambda: Reference(MAPS[:1]), "at least 2 square label maps.*give more slices"),
     (lambda: Reference(MAPS[0]), r"map\[None\]"),
     (lambda: judge.judge(MAPS[:1], Reference(MAPS), 1), "at least 2 square"),
-    (lambda: judge.judge(MAPS, Reference(MAPS), 1), "found 5 and 3; give fewer neighbours"),
     (lambda: Reference(MAPS).of(MAPS[:, 1:, 1:]), r"size \(8, 8\), found \(7, 7\)"),
     (lambda: judge.nearest_training(MAPS, MAPS[:, :4, :4]), r"size \(4, 4\)"),
     (lambda: judge.nearest_training(MAPS[:0], MAPS), "at least 1 square"),
@@ -306,5 +305,21 @@ def test_neighbours_are_told_by_what_describes_them():
     crossed = np.array([[0.0], [10], [1], [11]])  # 0 next to 10, and 1 next to 11
     assert judge.neighbour_distance(crossed, x, neighbours=1) == pytest.approx(10 / 7)
     assert judge.neighbour_distance(x, x, neighbours=3) == pytest.approx(1)
-    with pytest.raises(ValueError, match="at least 6 points"):
-        judge.neighbour_distance(x, x, neighbours=5)
+    assert judge.neighbour_distance(x, x, neighbours=5) == pytest.approx(1)  # all the others
+    assert np.isnan(judge.neighbour_distance(x, 0 * x))  # all alike
+    with pytest.raises(ValueError, match="at least 2 points"):
+        judge.neighbour_distance(x[:1], x[:1])
+
+
+def test_few_training_slices_are_all_neighbours():
+    found = judge.judge(MAPS, Reference(MAPS), 1)
+    assert found == judge.valid_shares(MAPS, 1) | judge.beside_training(MAPS, Reference(MAPS), 2)
+
+
+def test_spread_is_of_the_areas_that_vary():
+    hearts = np.stack([picture(32, cavity=0.1 + k / 100, outer=0.25) for k in range(4)])
+    reference = Reference(hearts)
+    found = judge.beside_training(hearts, reference)
+    assert found["spread"] == pytest.approx(1) and found["no_rv"] == 1  # and not 2/3
+    assert np.isfinite(reference.points).all()
+    assert np.isnan(judge.beside_training(hearts[[0, 0]], Reference(hearts[[0, 0]]))["spread"])

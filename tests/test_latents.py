@@ -9,8 +9,12 @@ import pytest
 import torch
 from hearts import picture
 from scipy.stats import norm
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 
 from cvae_utils import latents, metrics
+from cvae_utils.labels import Label
 from cvae_utils.latents import DESCRIPTORS, REPORT_EFFECTS, Posterior
 from cvae_utils.model import one_hot
 
@@ -30,6 +34,11 @@ def test_slices_are_encoded_and_decoded_whatever_the_batch(untrained, random_map
     monkeypatch.setattr(latents, "batch_size", lambda side: {32: 2}[side])  # 2, 2 and 1
     assert latents.encode(untrained, random_maps).mu == pytest.approx(posterior.mu, abs=1e-5)
     assert (latents.decode(untrained, posterior.mu) == rebuilt).mean() > 0.999
+
+
+def test_no_slices_are_encoded_and_decoded_to_none(untrained, random_maps):
+    assert latents.encode(untrained, random_maps[:0]).mu.shape == (0, 6)
+    assert latents.reconstruct(untrained, random_maps[:0]).shape == (0, 32, 32)
 
 
 @pytest.mark.parametrize(("side", "count"), [(64, 256), (256, 16), (700, 2), (2048, 1)])
@@ -188,6 +197,32 @@ def test_report_effects_find_the_dimension_that_does_each(known):
     assert (nothing[["effect", "purity", "share"]] == 0).all(axis=None)
 
 
+def test_without_an_rv_nothing_is_said_of_it(known):
+    without = np.where((traversals := np.stack([hearts(rv=(0, 0)), hearts(
+        rv=(0, 0), shift=(0.06, -0.06))])) == 1, 0, traversals)
+    training = metrics.describe(without.reshape(-1, 64, 64))
+    effect = latents.effects(without, training)
+    assert np.isfinite(effect).all(axis=None)
+    assert (effect[["area_rv", "rv_eccentricity"]] == 0).all(axis=None)
+    assert latents.name_dimensions(effect)["name"].iloc[1] == "LV offset in MYO, horizontal"
+    found = latents.report_effects(effect).set_index("report")
+    assert len(found) == 7 and found.at["shape of RV", "effect"] == 0
+
+
+def test_each_map_finds_the_picture_of_a_path_that_overlaps_it_best():
+    path, maps = hearts(rv=(0.08, 0.16)), hearts(rv=(0.08, 0.16))[[3, 0]]
+    assert latents.best_overlap(path, maps, Label.RV).tolist() == [1, 1]
+    ends = latents.best_overlap(path[[0, -1]], maps, Label.RV)
+    assert ends[1] == 1 and 0.5 < ends[0] < 1
+    assert latents.best_overlap(path, maps[:0], Label.RV).shape == (0,)
+
+
+@pytest.mark.parametrize(("values", "harsh"), [
+    ([0, 2, 4, 6], 1), ([0, 1, 4, 3], 9 / 5), ([5, 5, 5], np.nan), ([5], np.nan), ([], np.nan)])
+def test_harshness_is_the_largest_step_over_the_mean_one(values, harsh):
+    assert latents.harshness(np.array(values)) == pytest.approx(harsh, nan_ok=True)
+
+
 # --------------------------------------------------------------------------------------- measures
 def blobs(centres, each=30, spread=0.1, seed=0):
     noise = np.random.default_rng(seed).normal(size=(len(centres), each, 2))
@@ -207,6 +242,7 @@ def test_overlap_by_hand():
     data = np.arange(6.0)[:, None]
     a, b = np.array([[0.9], [2.1]]), np.array([[2.1], [3.1], [4.1]])  # reach 1 2 and 2 3 4
     assert latents.overlap(a, b, data, neighbours=1) == 1 / 2
+    assert latents.reached(a, data, neighbours=1).tolist() == [False, True, True, *[False] * 3]
 
 
 def test_neighbours_of_the_same_patient_do_not_vote():
@@ -215,15 +251,102 @@ def test_neighbours_of_the_same_patient_do_not_vote():
     patients = np.repeat(np.arange(40), 10)[order]
     points = blobs(draw.uniform(-10, 10, (40, 2)), each=10)[order]  # a tight cluster each
     labels = (np.arange(40) % 2)[patients]  # which tells nothing about where it is
-    accuracy, error = latents.neighbour_accuracy(points, labels, patients, 9)
-    assert accuracy == pytest.approx(0.5, abs=0.15) and 0.04 < error < 0.15
+    found = latents.neighbour_accuracy(points, labels, patients, 9)
+    assert found.accuracy == pytest.approx(0.5, abs=0.15) and 0.04 < found.error < 0.15
+    assert found.beats_chance is False and found.p > 0.1
 
 
 def test_neighbours_tell_labels_that_lie_apart():
     points = blobs([(0, 0), (5, 0), (0, 5)], each=40)
     labels = np.repeat(["a", "b", "c"], 40)
     patients = np.tile(np.arange(10), 12)
-    assert latents.neighbour_accuracy(points, labels, patients) == (1, 0)  # in every sample
+    found = latents.neighbour_accuracy(points, labels, patients)
+    assert (found.accuracy, found.error) == (1, 0)  # in every sample
+    assert found.chance == pytest.approx(1 / 3, abs=0.05) and found.p == pytest.approx(1 / 201)
+    assert found.beats_chance and found.shows
+    assert str(found) == f"1.00 +- 0.00 (shuffled {found.chance:.2f}, p 0.005)"
+
+
+@pytest.mark.parametrize("neighbours", [1, 4, 15])
+def test_vote_is_that_of_a_classifier_from_which_the_patient_is_left_out(neighbours):
+    draw = np.random.default_rng(1)
+    points, patients = draw.normal(size=(90, 3)), draw.integers(12, size=90)
+    labels = np.array(["a", "b", "c"])[draw.integers(3, size=90)]
+    predicted = cross_val_predict(KNeighborsClassifier(neighbours), points, labels,
+                                  groups=patients, cv=LeaveOneGroupOut())
+    found = latents.neighbour_accuracy(points, labels, patients, neighbours)
+    assert found.accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+
+
+def test_fewer_others_than_neighbours_all_vote():
+    points, patients = np.arange(5.0)[:, None], np.array([0, 0, 1, 2, 3])
+    labels = np.array(["b", "b", "a", "b", "a"])
+    # Votes on 0 and 1: a b a; on 2: b b b a; on 3: b b a a, a tie, so a; on 4: b b a b.
+    assert latents.neighbour_accuracy(points, labels, patients).accuracy == 0
+    labels[3] = "a"  # the tie was right
+    # Votes on 0, 1: a a a; on 2: b b a a, a tie, so a; on 3 and 4 likewise.
+    assert latents.neighbour_accuracy(points, labels, patients).accuracy == 1 / 2
+
+
+def test_slices_of_unknown_class_are_left_out():
+    points = blobs([(0, 0), (5, 0)], each=30)
+    labels, patients = np.repeat(["NOR", "DCM"], 30).astype(object), np.tile(np.arange(10), 6)
+    known = latents.neighbour_accuracy(points, labels, patients)
+    more = np.concatenate([points, points]), np.concatenate([labels, ["unknown"] * 60])
+    assert latents.neighbour_accuracy(*more, np.tile(patients, 2)) == known
+
+
+@pytest.mark.parametrize(("labels", "patients", "why"), [
+    (["NOR"] * 6, range(6), "all are of one class (NOR)"),
+    ([0.0] * 6, range(6), "all are of one class (0.0)"),
+    (["unknown"] * 6, range(6), "no class is known"),
+    ([np.nan] * 6, range(6), "no class is known"),
+    (["NOR", "DCM"] * 3, [1] * 6, "all are of one patient"),
+    (["NOR", "unknown"] * 3, range(6), "all are of one class (NOR)"),
+])
+def test_vote_says_why_nothing_can_be_told(labels, patients, why):
+    found = latents.neighbour_accuracy(np.zeros((6, 2)), np.array(labels), np.array(patients))
+    assert np.isnan(found[:4]).all() and str(found) == why
+    assert found.beats_chance is found.shows is found.above(found) is None
+
+
+def volumes(seed, patients=8, slices_each=5):
+    """Noise in which each patient, and each of its two volumes, lies somewhere of its own."""
+    draw = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), 2 * slices_each)
+    volume = np.repeat(np.arange(2 * patients), slices_each)
+    points = (draw.normal(size=(patients, 3))[patient] + draw.normal(size=(2 * patients, 3))[volume]
+              + 0.3 * draw.normal(size=(len(patient), 3)))
+    return points, patient, volume
+
+
+def test_shuffles_know_that_slices_of_a_patient_and_of_a_volume_are_alike():
+    """Of noise, p is below 0.05 in 5 % of all tries."""
+    small = {"group": 0, "phase": 0}
+    for seed in range(40):
+        points, patient, volume = volumes(seed)
+        groups = np.random.default_rng(seed).permutation(np.arange(8) % 2)[patient]
+        for name, labels in (("group", groups), ("phase", volume % 2)):
+            small[name] += latents.neighbour_accuracy(points, labels, patient, draws=2).p < 0.05
+    assert max(small.values()) <= 5  # of 40; more in 1 of 70 tries
+
+
+def test_phase_that_moves_every_patient_alike_is_told():
+    points, patient, volume = volumes(0, patients=16)
+    moved = points + np.where(volume % 2, 4, 0)[:, None]
+    assert latents.neighbour_accuracy(moved, volume % 2, patient).beats_chance
+
+
+@pytest.mark.parametrize(("accuracy", "shows"), [
+    (0.71, True), (0.69, None), (0.51, None), (0.49, False)])
+def test_class_shows_half_way_from_chance_to_one(accuracy, shows):
+    assert latents.Vote(accuracy, 0.05, chance=0.2, p=0.5).shows is shows
+
+
+def test_votes_are_told_apart_by_two_standard_errors():
+    low, high = latents.Vote(0.5, 0.03, 0.2, 0), latents.Vote(0.61, 0.04, 0.2, 0)
+    assert high.above(low) is True and low.above(high) is False
+    assert latents.Vote(0.59, 0.04, 0.2, 0).above(low) is None
 
 
 def strayed(times, slices_each=1):
@@ -236,21 +359,21 @@ def strayed(times, slices_each=1):
 
 
 def test_standard_error_is_over_patients_and_not_over_slices():
-    accuracy, error = latents.neighbour_accuracy(*strayed(1), neighbours=5)
+    accuracy, error = latents.neighbour_accuracy(*strayed(1), neighbours=5)[:2]
     assert accuracy == pytest.approx((0.9 + 1) / 2)
     assert error == pytest.approx(np.sqrt(0.9 * 0.1 / 10) / 2, rel=0.2)  # binomial, recall of "a"
-    repeated = latents.neighbour_accuracy(*strayed(1, slices_each=4), neighbours=5)
+    repeated = latents.neighbour_accuracy(*strayed(1, slices_each=4), neighbours=5)[:2]
     assert repeated == pytest.approx((accuracy, error))  # more slices tell nothing new
-    more, smaller = latents.neighbour_accuracy(*strayed(4), neighbours=5)
+    more, smaller = latents.neighbour_accuracy(*strayed(4), neighbours=5)[:2]
     assert more == pytest.approx(accuracy) and smaller == pytest.approx(error / 2, rel=0.2)
 
 
 def test_accuracy_is_balanced_over_labels():
     points = np.zeros((50, 2)) + np.arange(50)[:, None] * 1e-6  # everybody in one place
     labels = np.array(["common"] * 45 + ["rare"] * 5)
-    found, error = latents.neighbour_accuracy(points, labels, np.arange(50) % 5)
-    assert found == pytest.approx(0.5, abs=0.1)  # and not 0.9
-    assert error < 0.1
+    found = latents.neighbour_accuracy(points, labels, np.arange(50) % 5)
+    assert found.accuracy == pytest.approx(0.5, abs=0.1)  # and not 0.9
+    assert found.error < 0.1
 
 
 def test_clusters_are_counted_and_the_scattered_left_out():
@@ -261,6 +384,7 @@ def test_clusters_are_counted_and_the_scattered_left_out():
     assert latents.count_clusters(points, smallest=10) == 3
     sparse = np.random.default_rng(0).uniform(size=(25, 2))
     assert latents.count_clusters(sparse) == 0
+    assert latents.count_clusters(points[:12]) == latents.count_clusters(points[:1]) == 0
 
 
 def test_dimensions_of_two_gaussians_are_counted():
@@ -269,6 +393,7 @@ def test_dimensions_of_two_gaussians_are_counted():
     z = np.column_stack([normal, normal + halves, 5 * normal + 2, 0.1 * (normal + halves)])
     assert latents.count_mixtures(z) == 2
     assert [latents.count_mixtures(z[:, [d]]) for d in range(4)] == [0, 1, 0, 1]
+    assert np.isnan(latents.count_mixtures(z[:1])) and latents.count_mixtures(z[:2]) >= 0
 
 
 def test_distance_to_normal_is_the_shift_of_a_shifted_normal():
@@ -280,6 +405,20 @@ def test_distance_to_normal_is_the_shift_of_a_shifted_normal():
 
 
 # ------------------------------------------------------------------------------------ projections
+@pytest.mark.parametrize(("slices", "dimensions"), [(4, 8), (4, 2), (12, 1)])
+def test_tsne_of_few_slices_or_dimensions_is_laid_out(slices, dimensions):
+    mu = np.random.default_rng(0).normal(size=(slices, dimensions)).astype(np.float32)
+    found = latents.fit_tsne(mu)
+    assert found.shape == (slices, 3) and np.isfinite(found).all()
+
+
+def test_too_few_slices_for_a_projection_are_named():
+    with pytest.raises(ValueError, match="at least 3 slices, found 2; add patients"):
+        latents.fit_umap(np.zeros((2, 6)))
+    with pytest.raises(ValueError, match="at least 4 slices, found 3; add patients"):
+        latents.fit_tsne(np.zeros((3, 6)))
+
+
 def test_tsne_has_three_components_and_is_reproducible():
     points = blobs([(0, 0), (10, 10)], each=15).astype(np.float32)
     mu = np.column_stack([points, points[:, ::-1]])
@@ -320,5 +459,7 @@ def test_umap_is_asked_for_what_makes_it_reproducible(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Fake))
     fitted = latents.fit_umap(np.zeros((40, 6)), seed=3)
     assert fitted.shape == (40, 6)
-    assert fitted.options == dict(n_components=2, n_neighbors=15, random_state=3, n_jobs=1)
+    assert fitted.options == dict(n_components=2, n_neighbors=15, init="spectral", random_state=3,
+                                  n_jobs=1)
     assert latents.fit_umap(np.zeros((8, 6))).options["n_neighbors"] == 7  # all the others
+    assert latents.fit_umap(np.zeros((3, 6))).options["init"] == "random"  # too few eigenvectors

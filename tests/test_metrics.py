@@ -233,3 +233,28 @@ def test_each_patient_counts_once_in_a_difference():
     mean, error = metrics.patient_difference(a, b, patients)
     assert mean == pytest.approx(0.5 / 3)
     assert error == pytest.approx(np.std([0.3, 0, 0.2], ddof=1) / np.sqrt(3))
+
+
+def test_difference_of_one_patient_has_no_error():
+    mean, error = metrics.patient_difference(np.array([0.9, 0.7]), np.array([0.5, 0.5]), ["p", "p"])
+    assert mean == pytest.approx(0.3) and np.isnan(error)
+    assert np.isnan(metrics.patient_difference(np.array([np.nan]), np.array([0.5]), ["p"])).all()
+
+
+@pytest.mark.parametrize(("value", "error", "mark", "is_above"), [
+    (0.5, 0.1, 0.2, True), (0.5, 0.1, 0.8, False), (0.5, 0.1, 0.4, None), (0.5, 0.1, 0.6, None),
+    (0.5, 0, 0.4, True), (0.5, np.nan, 0, None), (np.nan, 0.1, 0, None)])
+def test_number_is_above_a_mark_by_two_standard_errors(value, error, mark, is_above):
+    assert metrics.above(value, error, mark) is is_above
+
+
+@pytest.mark.parametrize(("answers", "together"), [
+    ([True, True], True), ([True, False, None], False), ([True, None], None), ([], True)])
+def test_all_hold_unless_one_does_not_or_cannot_be_told(answers, together):
+    assert metrics.all_of(answers) is together
+
+
+def test_structures_that_occur_are_named():
+    assert metrics.structures_in(one_row(0, 1, 2, 3)) == ("RV", "MYO", "LV")
+    assert metrics.structures_in(one_row(3, 3, 2, 0)) == ("MYO", "LV")
+    assert metrics.structures_in(one_row(0)) == ()

@@ -50,6 +50,7 @@ def test_patient_and_phase_of_one_name(name, patient, phase):
     ["patient001_scan1_ED.nii", "patient001_scan2_ED.nii"],
     ["patient001 run 1 ED.nii", "patient001 run 2 ED.nii"],
     ["patient001_time_03.nii", "patient001_time_17.nii"],
+    ["patient001_t00.nii", "patient001_t09.nii"],
     ["patient001_2_0.nii", "patient001_3_0.nii"],
     ["ED/patient001.nii", "ES/patient001.nii"],
 ])
@@ -68,6 +69,8 @@ def test_files_of_one_person_are_one_patient_and_each_is_told_apart(names):
     [f"ACDC_{k:03d}.nii.gz" for k in range(1, 15)],
     [f"case {k}.nii.gz" for k in range(1, 15)],
     ["P1a.nii", "P1b.nii"],
+    ["site_T01.nii", "site_T02.nii"],  # not scans: nothing else says who it is
+    ["Z01_ED.nii", "Z02_ED.nii"],
 ])
 def test_two_persons_are_two_patients(names):
     assert len({said.patient for said in read(*names)}) == len(names)
@@ -82,6 +85,7 @@ def test_folders_in_which_all_lie_say_nothing():
 @pytest.mark.parametrize(("names", "slices"), [
     (["p1_ED_slice3.nii", "p1_ED_slice_12.nii"], [3, 12]),
     (["p1_ED_3.nii", "p1_ED_12.nii"], [3, 12]),
+    (["p1_ED_z3.nii", "p1_ED_z12.nii"], [3, 12]),
     (["p1/ED/003.nii", "p1/ED/012.nii"], [3, 12]),
 ])
 def test_slices_are_numbered(names, slices):

@@ -59,16 +59,45 @@ def test_begin_finds_the_data_and_says_what_was_chosen(environment, capsys):
 
 def test_only_acdc_in_the_quick_profile_replaces_the_published_figures(
         environment, source, monkeypatch):
-    monkeypatch.delenv("CVAE_OUT")
-    monkeypatch.setattr(notebook, "output_root", lambda: environment)
-    monkeypatch.setattr(notebook.dataset, "find_source", lambda *_: source)
-    assert notebook.begin("01").figure_folder == environment / "figures" / "phantom"
-    monkeypatch.setattr(notebook.dataset, "find_source", lambda *_: replace(source, name="ACDC"))
-    study = notebook.begin("01")
-    assert study.figure_folder == environment / "figures" / "smoke"
-    assert study.stamp.startswith("Data: ACDC labels, 10 patients")
+    def figures_of(**changes):
+        monkeypatch.setattr(notebook.dataset, "find_source", lambda *_: replace(source, **changes))
+        return notebook.begin("01").figure_folder
+
+    monkeypatch.setattr(notebook, "REPOSITORY", environment)  # where CVAE_OUT leads, too
+    assert figures_of() == environment / "figures" / "phantom"
+    assert figures_of(name="our hearts") == environment / "figures" / "our hearts"
+    assert figures_of(name="ACDC") == environment / "figures" / "ACDC-10"  # not all of it
+    whole = [replace(source.frames[0], patient=f"patient{k:03d}") for k in range(1, 151)]
+    acdc = {"name": "ACDC", "frames": whole}
+    assert figures_of(**acdc) == environment / "figures" / "smoke"
     monkeypatch.setenv("CVAE_PROFILE", "quick")
-    assert notebook.begin("01").figure_folder == environment / "figures"
+    assert figures_of(name="our hearts") == environment / "figures" / "our hearts"
+    assert figures_of(**acdc) == environment / "figures"
+    monkeypatch.setenv("CVAE_OUT", str(environment / "elsewhere"))
+    assert figures_of(**acdc) == environment / "elsewhere" / "figures"
+
+
+@pytest.mark.parametrize(("folder", "name"), [
+    ("our hearts", "our hearts"), ("ACDC", "own-ACDC"), ("report", "own-report"),
+    ("Phantom", "own-Phantom"),
+])
+def test_own_data_in_the_layout_of_acdc_are_called_by_their_folder(
+        environment, source, monkeypatch, folder, name):
+    (environment / folder).symlink_to(source.root, target_is_directory=True)
+    monkeypatch.setattr(notebook.dataset.acdc, "find_root", lambda *_: environment / folder)
+    study = notebook.begin("01")
+    assert study.stamp.startswith(f"Data: {name} labels, 10 patients")
+    assert "slices" in vars(study)  # read at once, so that what is wrong shows in the first cell
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"seed": -1}, "seed: expected a whole number, 0 or more, found -1"),
+    ({"seed": 1.5}, "seed: expected a whole number, 0 or more, found 1.5"),
+    ({"split_by": "group"}, "split_by: expected one of patient, slice, found 'group'"),
+])
+def test_arguments_that_make_no_sense_stop_at_the_first_cell(environment, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        notebook.begin("01", **arguments)
 
 
 @pytest.mark.parametrize(("name", "value", "error"), [
@@ -130,7 +159,7 @@ def test_labels_of_ones_own_need_no_pattern_in_the_layout_of_acdc(
         environment, source, slices, monkeypatch):
     monkeypatch.setenv("ACDC_ROOT", str(source.root))
     study = notebook.begin("01", labels={0: 0, 1: 1, 2: 2, 3: 3})
-    assert study.stamp.startswith("Data: ACDC labels, 10 patients")
+    assert study.stamp.startswith("Data: own-phantom labels, 10 patients")
     assert study.source.fingerprint == source.fingerprint
     assert notebook.begin("01", labels="MNMS").source.fingerprint != source.fingerprint
 
@@ -159,10 +188,9 @@ def test_labels_that_are_not_acdc_are_named_with_what_to_do(environment, mnms):
     path = mnms / "patient001" / "sa_ED.nii.gz"
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 50, image.affine), path)
-    study = notebook.begin("01", pattern=PATTERN)
     with pytest.raises(DataError, match=r"sa_ED.nii.gz: expected labels 0 \(BACKGROUND\), 1 \(RV\)"
                                         r".*found values \[0, 50, 100, 150\].*begin\(.*labels="):
-        study.slices  # noqa: B018
+        notebook.begin("01", pattern=PATTERN)
 
 
 def test_phantom_needs_neither_labels_nor_pattern(environment, source):
@@ -199,6 +227,17 @@ def test_answers_and_numbers_are_printed_and_recorded(study, capsys):
             {"claim": "RV is worst", "holds": True, "numbers": "0.80 against 0.90"},
             {"claim": "nobody knows", "holds": None, "numbers": "no data"},
         ]}}
+
+
+def test_cell_that_is_run_again_answers_again_in_the_same_place(study):
+    for first in (True, False):
+        study.claim("RV is worst", first, f"{first}")
+        study.at(seed=3).claim("nobody knows", None, "no data")
+        study.record(dice=0.8)
+    recorded = json.loads((study.figure_folder / "results.json").read_text())
+    assert recorded["02_train_vae"]["claims"] == [
+        {"claim": "RV is worst", "holds": False, "numbers": "False"},
+        {"claim": "nobody knows", "holds": None, "numbers": "no data"}]
 
 
 def test_figures_carry_the_stamp(study):
@@ -267,7 +306,7 @@ def test_betas_to_compare_are_those_of_the_study_and_of_every_other_run(study):
 
 def test_explorer_gets_slices_of_any_size_and_the_atlas_of_the_study(study, monkeypatch):
     monkeypatch.setattr(notebook.atlas, "load_or_build", lambda *arguments: arguments)
-    monkeypatch.setattr(notebook.atlas, "fittable", lambda *arguments: ())
+    monkeypatch.setattr(notebook.priors, "FITTED", ())
     assert study.atlas("a run") == ("a run", study.slices, study.split, study.stamp, study.seed)
     assert [study.slices_of(size).size for size in (16, 32)] == [16, 32]
     assert study.slices_of(32).fingerprint == study.slices.fingerprint
@@ -280,6 +319,35 @@ def test_check_states_what_it_has_checked(capsys):
     assert capsys.readouterr().out == "checked: one is one\n"
     with pytest.raises(AssertionError, match="expected: one is two"):
         notebook.check("one is two", False)
+
+
+@pytest.mark.parametrize(("holds", "numbers", "said"), [
+    (True, "0.9", "found: hearts are red (0.9)\n"), (False, "", "not found here: hearts are red\n"),
+    (None, "no hearts", "cannot be told here: hearts are red (no hearts)\n"),
+    (np.False_, "0.1", "not found here: hearts are red (0.1)\n"),
+])
+def test_finding_is_said_and_never_asserted(capsys, holds, numbers, said):
+    notebook.finding("hearts are red", holds, numbers)
+    assert capsys.readouterr().out == said
+
+
+def test_answer_gives_way_to_a_reason():
+    assert notebook.unless("", False, "0.1 of 3") == (False, "0.1 of 3")
+    assert notebook.unless("this data has no RV", True, "nan") == (None, "This data has no RV")
+
+
+def test_study_says_which_structures_and_patients_it_lacks(environment):
+    study = notebook.begin("02")
+    assert study.structures == ("RV", "MYO", "LV") and study.lacks("RV", test_patients=2) == ""
+    bare = study.at(profile=study.profile)
+    bare.slices = replace(study.slices, aligned=np.where(np.array(study.slices.aligned) == 1, 0,
+                                                         study.slices.aligned))
+    assert bare.structures == ("MYO", "LV") and bare.lacks("MYO") == ""
+    assert bare.lacks("RV", "LV") == "this data has no RV"
+    rows = study.slices.table["patient"] == study.table_of("test")["patient"][0]
+    study.split = study.split | {"test": np.flatnonzero(rows)}
+    assert study.lacks("RV") == ""
+    assert study.lacks(test_patients=2) == "this data has 1 test patient"
 
 
 # ------------------------------------------------------------------------------ priors and samples

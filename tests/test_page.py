@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from cvae_utils import latents, metrics, page
+from cvae_utils.acdc import PHASES
 from cvae_utils.atlas import Atlas
 from cvae_utils.labels import GROUPS
 from cvae_utils.runs import Run, build_model
@@ -320,6 +322,15 @@ def test_measurements_are_those_of_the_decoded_heart(explorer, atlases):
     columns = ["area_rv", "area_myo", "area_lv", "wall"]
     assert explorer.measured() == [*(f"{100 * described[c]:.1f} %" for c in columns),
                                    f"{score:.2f}"]
+
+
+@pytest.mark.parametrize(("phase", "phases"), [("ED", ["ED"]), ("unknown", []), (None, PHASES)])
+def test_phases_are_those_that_occur(atlases, phase, phases):
+    first = atlases[0].table if phase is None else atlases[0].table.assign(phase=phase)
+    text = page.build([replace(atlases[0], table=first)])
+    data = json.loads(re.search('<script type="application/json".*?>(.*)</script>', text)[1])
+    assert data["phases"] == list(phases)
+    assert set(data["runs"][0]["phase"]) == (set(range(len(phases))) or {-1})
 
 
 def test_page_of_the_repository_is_that_of_its_pretrained_runs():

@@ -126,11 +126,23 @@ def test_standard_prior_is_the_latent_space_itself():
 def test_fit_refuses_what_it_cannot_do(two_clumps):
     with pytest.raises(ValueError, match="standard.*found 'flow'"):
         prior.fit("flow", *two_clumps)
-    few = Posterior(*(part[:3] for part in two_clumps[0]))
-    with pytest.raises(ValueError, match=r"more training slices than latent dimensions \(3\), "
-                                         "found 3: use the standard prior"):
-        prior.fit("mixture", few, few)
-    assert prior.fit("standard", few, few).latent_dim == 3
+    one = Posterior(*(part[:1] for part in two_clumps[0]))
+    with pytest.raises(ValueError, match="at least 2 training slices.*found 1: use the standard"):
+        prior.fit("mixture", one, one)
+    assert prior.fit("standard", one, one).latent_dim == 3
+
+
+@pytest.mark.parametrize("kind", prior.FITTED)
+@pytest.mark.parametrize("logvar", [-2.0, -np.inf])
+def test_fewer_slices_than_dimensions_vary_in_fewer_directions(kind, logvar, tmp_path):
+    mu = np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)
+    few = Posterior(mu, np.full_like(mu, logvar))
+    prior.save(tmp_path / "prior", prior.fit(kind, few, few), "")
+    found = prior.load(tmp_path / "prior")
+    assert (found.signal > 0.01).sum() == 3  # four points span three directions
+    z = found.sample(50)
+    assert np.isfinite(z).all() and np.isfinite(found.log_density(z)).all()
+    assert found.from_axes(found.to_axes(z)) == pytest.approx(z, abs=1e-3)
 
 
 def test_file_holds_the_prior_and_answers_to_its_key(fitted, tmp_path):
