@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -75,7 +75,14 @@ def list_frames(root: Path, labels: str | Mapping = "ACDC") -> list[Frame]:
     """
     root, label_map = _folder(root), find_label_map(labels)
     bases = [root / subset for subset in SUBSETS if (root / subset).is_dir()] or [root]
-    found = [path for base in bases for path in sorted(base.glob("patient*"))]
+    found = [path for base in bases for path in _patients_in(base)]
+    if bases != [root]:
+        others = [path for folder in (root, *sorted(root.iterdir())) if folder not in bases
+                  and folder.is_dir() for path in _patients_in(folder)]
+        if others:
+            raise DataError(f"{others[0]}: expected patients in training/ and testing/ alone, "
+                            f"found {len(others)} elsewhere. Move them there, or out of the data "
+                            "set.")
     if lost := [path for path in found if path.is_symlink() and not path.exists()]:
         raise DataError(f"{lost[0]}: expected a patient's folder, found a link to one that is not "
                         f"there ({len(lost)} such). Restore what it leads to, or remove it.")
@@ -92,6 +99,10 @@ def list_frames(root: Path, labels: str | Mapping = "ACDC") -> list[Frame]:
         subsets.setdefault(frame.patient, set()).add(frame.subset)
     return [replace(frame, patient=f"{frame.subset}/{frame.patient}")
             if len(subsets[frame.patient]) > 1 else frame for frame in frames]
+
+
+def _patients_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[pP]atient*"))
 
 
 def _folder(root: Path) -> Path:
@@ -116,6 +127,7 @@ def list_volumes(root: Path, pattern: str, labels: str | Mapping = "ACDC") -> li
     """
     root, label_map = _folder(root), find_label_map(labels)
     regular = naming.is_regular(pattern)
+    pattern = pattern.strip()
     if not pattern or Path(pattern).is_absolute():
         raise DataError(f"{pattern!r}: expected a pattern relative to {root}, such as "
                         "'**/*_gt.nii.gz'.")
@@ -146,17 +158,21 @@ def list_volumes(root: Path, pattern: str, labels: str | Mapping = "ACDC") -> li
 def _files(root: Path, pattern: str) -> list[Path]:
     """The files that a glob finds, each once, sorted. Unlike Path.glob it follows links, and leaves
     out what is hidden, such as the ._ files of macOS."""
-    wanted, found, been = pattern.split("/"), [], set()
+    wanted, found = PurePosixPath(pattern).parts, {}
     for folder, inner, files in os.walk(root, followlinks=True):
+        here = Path(folder).relative_to(root)
         real = os.path.realpath(folder)
-        if real in been:  # a link in a circle
-            inner.clear()
+        if real in {os.path.realpath(root / above) for above in here.parents if above != here}:
+            inner.clear()  # a link in a circle
             continue
-        been.add(real)
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        here = Path(folder).relative_to(root).parts
-        found += [Path(folder) / name for name in files
-                  if not name.startswith(".") and _matches((*here, name), wanted)]
+        for name in sorted(files):
+            if not name.startswith(".") and _matches((*here.parts, name), wanted):
+                found.setdefault((real, name), Path(folder) / name)  # once, however it is reached
+    found = list(found.values())
+    if odd := [path for path in found if not path.as_posix().isprintable()]:
+        raise DataError(f"{odd[0].as_posix()!r}: expected a name of letters that can be printed. "
+                        "Rename the file.")
     if lost := [path for path in found if not path.exists()]:
         raise DataError(f"{lost[0]}: expected a label file, found a link to one that is not there "
                         f"({len(lost)} such). Fetch its content (datalad get), restore it, or "
@@ -188,15 +204,23 @@ def understood(frames: list[Frame]) -> str:
         patients.setdefault(frame.patient, []).append(frame)
     phases = ", ".join(f"{sum(f.phase == phase for f in frames)} {phase}"
                        for phase in (*PHASES, UNKNOWN) if any(f.phase == phase for f in frames))
-    first = next(iter(patients.values()))
+    most = max(patients.values(), key=len)
     example = ", ".join(f"{frame.label_path.name} ({frame.name}"
                         + (f", {len(frame.slice_paths)} slices)" if frame.slice_paths else ")")
-                        for frame in first[:3])
+                        for frame in most[:3])
     lines = [f"Read from the names: {files} files, {len(frames)} volumes (phase: {phases}), "
-             f"{len(patients)} patients. The first: {example}."]
+             f"{len(patients)} patients with up to {len(most)} volumes each. For instance: "
+             f"{example}."]
+    begins: dict[str, list[str]] = {}
+    for patient in patients:
+        begins.setdefault(re.match(r"\D*\d*", patient)[0].casefold(), []).append(patient)
+    alike = max(begins.values(), key=len)
     if len(patients) == len(frames) > 1:
         lines.append("No two volumes share a patient. If some are of one person, the names do not "
                      "say so, and a split by patient would put them on both sides.")
+    elif len(alike) > 1:
+        lines.append(f"{alike[0]} and {alike[1]} begin alike. If they are one person, a split by "
+                     "patient may put this person on both sides.")
     lines.append("If this is wrong, say who is who: pattern=r'(?P<patient>...)_(?P<phase>ED|ES)'.")
     return "\n".join(lines)
 
@@ -206,7 +230,7 @@ def _patient_frames(folder: Path, label_map: Mapping[int, Label]) -> list[Frame]
     frames = []
     for phase in PHASES:
         stem = f"{folder.name}_frame{info[phase]:02d}"
-        label_path = _first_existing(folder, f"{stem}_gt")
+        label_path = _one_file(folder, f"{stem}_gt")
         if label_path is None:
             raise DataError(
                 f"{folder / (stem + '_gt.nii.gz')}: Info.cfg names frame {info[phase]} as {phase}, "
@@ -220,16 +244,19 @@ def _patient_frames(folder: Path, label_map: Mapping[int, Label]) -> list[Frame]
                 group=info["Group"],
                 phase=phase,
                 label_path=label_path,
-                image_path=_first_existing(folder, stem),
+                image_path=_one_file(folder, stem),
                 label_map=label_map,
             )
         )
     return frames
 
 
-def _first_existing(folder: Path, stem: str) -> Path | None:
-    candidates = (folder / f"{stem}{suffix}" for suffix in (".nii.gz", ".nii"))
-    return next((path for path in candidates if path.is_file()), None)
+def _one_file(folder: Path, stem: str) -> Path | None:
+    there = [path for path in (folder / f"{stem}.nii.gz", folder / f"{stem}.nii") if path.is_file()]
+    if len(there) > 1:
+        raise DataError(f"{there[0]}: expected one file of this frame, found {there[1].name}, "
+                        "too. Move one of them out of the data set.")
+    return there[0] if there else None
 
 
 def read_info(path: Path) -> dict:
@@ -327,17 +354,26 @@ def read_image(frame: Frame) -> Volume:
 
 
 def fingerprint(frames: list[Frame]) -> str:
-    """16 hex digits that change when any label file, group or phase changes."""
-    digest = hashlib.sha256()
+    """16 hex digits that change when any label file, group or phase changes.
+
+    Raises DataError if a file cannot be read, or if two patients have one and the same: a copy, or
+    a link, which a split would put on both sides.
+    """
+    digest, owners = hashlib.sha256(), {}
     for frame in frames:
         digest.update(f"{frame.subset}/{frame.patient}/{frame.group}/{frame.phase}/{frame.scan}/"
                       f"{sorted(frame.label_map.items())}\n".encode())
         for path in frame.slice_paths or [frame.label_path]:
             try:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                content = hashlib.sha256(path.read_bytes()).digest()
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror}). Mend its "
                                 "permissions, or copy it again.") from None
+            digest.update(content)
+            other, twin = owners.setdefault(content, (frame.patient, path))
+            if other != frame.patient and not frame.slice_paths and read_frame(frame).data.any():
+                raise DataError(f"{path}: expected the labels of {frame.patient}, found those of "
+                                f"{other}, {twin}, once more. Remove one of them.")
     return digest.hexdigest()[:16]
 
 

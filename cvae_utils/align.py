@@ -257,7 +257,10 @@ def align_volume(labels, spacing_mm, size, method="area", unrotated=True) -> Ali
     unrotated=False leaves that variant out (it is then empty).
     """
     spacing_mm = np.asarray(spacing_mm, dtype=float)[:2]
-    maps, notices = _without_stray(labels.T, spacing_mm)  # (Z, rows = y, columns = x)
+    maps = labels.T  # (Z, rows = y, columns = x)
+    if maps.any():
+        maps = maps[(np.s_[:], *_box(maps))]
+    maps, notices = _without_stray(maps, spacing_mm)
     kept = np.flatnonzero((maps == Label.LV).any(axis=(1, 2)))
     if not len(kept):
         empty = np.empty((0, size, size), dtype=np.uint8)
@@ -293,11 +296,18 @@ def _cut_out(maps: np.ndarray) -> np.ndarray:
     So nothing is lost of a heart that touches the border of its file: interpolation sees the
     background beyond, as it does anywhere else.
     """
-    used = maps.any(axis=0)
-    rows, columns = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))
-    found = np.zeros((len(maps), np.ptp(rows) + 3, np.ptp(columns) + 3), dtype=np.uint8)
-    found[:, 1:-1, 1:-1] = maps[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    rows, columns = _box(maps)
+    found = np.zeros((len(maps), rows.stop - rows.start + 2, columns.stop - columns.start + 2),
+                     dtype=np.uint8)
+    found[:, 1:-1, 1:-1] = maps[:, rows, columns]
     return found
+
+
+def _box(maps: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns of maps (K, H, W) between which every label lies."""
+    used = maps.any(axis=0)
+    return tuple(slice(there[0], there[-1] + 1) for there in
+                 (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0)))
 
 
 def _right_angles(counts: np.ndarray, sums: np.ndarray, spacing_mm: np.ndarray) -> int:
@@ -311,20 +321,24 @@ def _right_angles(counts: np.ndarray, sums: np.ndarray, spacing_mm: np.ndarray) 
 def _without_stray(maps: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     """Maps (Z, H, W) without the labels that lie far from the heart, and what they were, by slice.
 
-    The heart is the connected part with the most LV, of the volume and then of each slice. Stray is
-    each other part of which no pixel lies within STRAY_MM, in the plane, of a place where the heart
-    of the volume is in any slice, or where the heart of the slice is in this one.
+    The heart is the connected part with the most LV and MYO, of the volume and then of each slice.
+    Stray is each other part of which no pixel lies within STRAY_MM, in the plane, of a place where
+    the heart of the volume is in any slice, or where the heart of the slice is in this one; and LV
+    without MYO that is not connected to the heart of the volume.
     """
-    stray = np.zeros_like(maps, dtype=bool)
-    used = maps.any(axis=0)
+    labelled = maps > 0
+    stray, used = np.zeros_like(labelled), labelled.any(axis=0)
     gaps = [np.diff(np.flatnonzero(used.any(axis=axis))).max(initial=0) * mm
             for axis, mm in ((1, spacing_mm[1]), (0, spacing_mm[0]))]
-    if max(gaps) > STRAY_MM:  # hardly ever
-        stray = _far(maps, np.ones((3, 3, 3)), spacing_mm)
-    parts, count = ndimage.label(maps, structure=np.ones((1, 3, 3)) * [[[0]], [[1]], [[0]]])
-    if count > maps.any(axis=(1, 2)).sum():
+    there = labelled.any(axis=(1, 2))
+    joined = (labelled[1:] & labelled[:-1]).any(axis=(1, 2))  # each slice with the next
+    alone = there & ~np.append(joined, False) & ~np.append(False, joined)
+    if max(gaps) > STRAY_MM or (alone.any() and there.sum() > 1):  # hardly ever
+        stray = _far(maps, spacing_mm)
+    parts, count = ndimage.label(labelled, structure=np.ones((1, 3, 3)) * [[[0]], [[1]], [[0]]])
+    if count > there.sum():
         for z in np.flatnonzero([len(np.unique(part)) > 2 for part in parts]):
-            stray[z] |= _far(maps[z:z + 1] * ~stray[z], np.ones((3, 3, 3)), spacing_mm)[0]
+            stray[z] |= _far(maps[z:z + 1] * ~stray[z], spacing_mm)[0]
     notices = {}
     for z in np.flatnonzero(stray.any(axis=(1, 2))):
         pixels = ", ".join(f"{n} of {label.name}" for label in STRUCTURES
@@ -333,12 +347,16 @@ def _without_stray(maps: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray
     return (np.where(stray, np.uint8(Label.BACKGROUND), maps) if notices else maps), notices
 
 
-def _far(maps: np.ndarray, neighbours: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Which pixels of maps (Z, H, W) belong to a part that lies far from the part with most LV."""
-    parts, count = ndimage.label(maps, structure=neighbours)
-    heart = np.bincount(parts[maps == Label.LV], minlength=count + 1).argmax()
-    if not heart:  # no LV to be far from
+def _far(maps: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """Which pixels of maps (Z, H, W) belong to a part that is stray: see _without_stray."""
+    parts, count = ndimage.label(maps, structure=np.ones((3, 3, 3)))
+    of = {label: np.bincount(parts[maps == label], minlength=count + 1) for label in Label}
+    heart = (of[Label.LV] + of[Label.MYO]).argmax()
+    if not heart:  # nothing to be far from
         return np.zeros_like(maps, dtype=bool)
     away = ndimage.distance_transform_edt(~(parts == heart).any(axis=0), sampling=spacing_mm[::-1])
-    nearest = ndimage.minimum(np.broadcast_to(away, maps.shape), parts, np.arange(1, count + 1))
-    return np.isin(parts, 1 + np.flatnonzero(nearest > STRAY_MM))
+    nearest = ndimage.minimum(np.broadcast_to(away, maps.shape), parts, np.arange(count + 1))
+    bare = (of[Label.LV] > 0) & (of[Label.MYO] == 0) & (of[Label.MYO][heart] > 0)
+    stray = (nearest > STRAY_MM) | (bare if len(maps) > 1 else False)
+    stray[[0, heart]] = False
+    return stray[parts]

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -72,7 +73,8 @@ def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
 def own_name(root: Path) -> str:
     """What a data set that is neither ACDC nor the phantom is called, after its folder."""
     name = root.name or "data"
-    return f"own-{name}" if name.lower() in ("acdc", "phantom", *PROFILES) else name
+    taken = re.fullmatch(r"acdc(-\d+)?", name.lower()) or name.lower() in ("phantom", *PROFILES)
+    return f"own-{name}" if taken else name
 
 
 def _labels_setting() -> str | dict:

@@ -7,6 +7,7 @@ patient. Where a name can be read in two ways, its files go to one patient rathe
     patient001_frame01.nii.gz            patient001, scan frame01
     A0S9V9/A0S9V9_sa_ES_gt.nii.gz        A0S9V9, ES
     P001-1-ED-label.nii.gz               P001, ED, scan 1
+    p01_baseline_ED_frame01.nii.gz       p01, ED, scan baseline
     sub-02/ses-1/sub-02_ED_slice03.nii   sub-02, ED, scan ses-1, slice 3
 
 For other names, a regular expression with named groups says it: (?P<patient>...), and if there are
@@ -14,6 +15,7 @@ any, (?P<phase>...), (?P<scan>...) and (?P<slice>...).
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -32,12 +34,21 @@ def _part(text: str) -> re.Pattern:
 
 
 PHASE = _part("ED|ES")
-SCAN = _part(r"(?:frame|time|timepoint|phase|ses|session|visit|run|acq|rep)[-_ ]?\d+")
+#: When in the heartbeat: only of a name without ED or ES does it tell two volumes apart.
+MOMENT = _part(r"(?:frame|time|timepoint|phase)[-_ ]?\d+")
+#: Which visit, which repetition; after BIDS's ses-, acq-, run- and rec- stands any word.
+SCAN = _part(r"(?:ses|session|visit|run|acq|rep)[-_ ]?\d+|(?:ses|acq|run|rec)-[a-z0-9]+")
 SLICE = _part(r"(?:slice|slc)[-_ ]?(\d+)")
 #: The same where what is left has a number of its own: t03 may be a patient, p01_t03 is not.
-WEAK_SCAN, WEAK_SLICE = _part(r"(?:scan|t|tp)[-_ ]?\d+"), _part(r"(?:sl|z)[-_ ]?(\d+)")
+WEAK_MOMENT = _part(r"(?:t|tp)[-_ ]?\d+")
+WEAK_SCAN = _part(r"(?:scan|v|fu|observer|reader|rater|annotator)[-_ ]?\d+|\d{8}|\d{4}-\d\d-\d\d|"
+                  r"baseline|follow-?up|bl|fu|pre|post|rest|stress")
+WEAK_SLICE = _part(r"(?:sl|z|im|img|image)[-_ ]?(\d+)")
 #: What files are called, and not who is in them.
 WORDS = _part("gt|labels?|seg|segmentation|masks?|groundtruth|manual|sax?")
+#: Planes that are no short axis.
+LONG_AXIS = _part("la|lax|[234]ch|4d")
+SUBJECT = _part("sub-[a-z0-9]+")  # of BIDS: that, and nothing else, is the patient
 
 
 @dataclass(frozen=True)
@@ -88,25 +99,35 @@ def by_pattern(pattern: str, names: Iterable[str]) -> dict[str, Name]:
 def understand(names: Iterable[str], is_slice: Callable[[str], bool]) -> dict[str, Name]:
     """What names, paths with / between folders, say by themselves, {name: Name}.
 
-    is_slice: asked at most once, whether the file of that name holds a single slice.
+    is_slice: whether the file of that name holds a single slice. Raises DataError for a name of a
+    long-axis plane, which is no short-axis slice.
     """
+    if planes := [name for name in names if LONG_AXIS.search(ENDING.sub("", name))]:
+        raise DataError(f"{planes[0]}: expected short-axis volumes, found a name of another plane "
+                        f"or of a series ({len(planes)} such). Narrow the pattern, for instance "
+                        "to '**/*_SA_*.nii.gz'.")
     found = _numbered({name: _read(name) for name in names}, is_slice)
     return dict(zip(found, _without_common_folders(list(found.values()))))
 
 
 def _read(name: str) -> Name:
     """One name by itself."""
-    name = ENDING.sub("", name)
+    name = unicodedata.normalize("NFC", ENDING.sub("", name))
     phases = {match.upper() for match in PHASE.findall(name)}
     phase = phases.pop() if len(phases) == 1 else UNKNOWN
     rest = _without(name, *(() if phase == UNKNOWN else (PHASE,)))
-    scan, one_slice = [SCAN], [SLICE]
-    if re.search(r"\d", _without(rest, SCAN, SLICE, WEAK_SCAN, WEAK_SLICE, WORDS)):
-        scan, one_slice = [SCAN, WEAK_SCAN], [SLICE, WEAK_SLICE]
-    who = _without(rest, *scan, *one_slice, WORDS)
+    moment, scan, one_slice = [MOMENT], [SCAN], [SLICE]
+    weak = WEAK_MOMENT, WEAK_SCAN, WEAK_SLICE
+    if re.search(r"\d", _without(rest, MOMENT, SCAN, SLICE, *weak, WORDS)):
+        for parts, other in zip((moment, scan, one_slice), weak):
+            parts.append(other)
+    who = _without(rest, *moment, *scan, *one_slice, WORDS)
     if not who:  # frame12_ED.nii.gz: then that is the patient
         return Name(_without(rest, WORDS) or rest, phase)
-    scans = dict.fromkeys(match.lower() for part in scan for match in part.findall(name))
+    if subject := SUBJECT.search(who):
+        who = subject[0]
+    apart = [*scan, *(moment if phase == UNKNOWN else ())]
+    scans = dict.fromkeys(match.lower() for part in apart for match in part.findall(name))
     slices = [match for part in one_slice for match in part.findall(name)]
     return Name(who, phase, " ".join(scans), int(slices[-1]) if slices else None)
 
@@ -137,7 +158,7 @@ def _numbered(found: dict[str, Name], is_slice: Callable[[str], bool]) -> dict[s
     They are slices if the files hold one slice each, and scans if no number has two digits. Else
     they are numbers of patients, site1_001 to site1_040.
     """
-    for count in (1, 2, 3):
+    for count in (1, 2, 3, 1):
         split = re.compile(rf"((?:.*/)?[^/]*\d[^/]*?)((?:{SEPARATORS}+\d+){{{count}}})")
         parts = {name: match for name, said in found.items()
                  if (match := split.fullmatch(said.patient)) and said.slice is None}
@@ -155,5 +176,4 @@ def _numbered(found: dict[str, Name], is_slice: Callable[[str], bool]) -> dict[s
             found[name] = (
                 replace(said, patient=match[1], slice=int(re.findall(r"\d+", number)[-1])) if single
                 else replace(said, patient=match[1], scan=f"{said.scan} {number}".strip()))
-        return found
     return found

@@ -32,11 +32,12 @@ from cvae_utils.storage import DataError
 #: Bytes of a volume, uncompressed; the largest of ACDC has a few MB.
 LARGEST_VOLUME = 2**31
 #: An axis is the slice axis if its voxels are so many times as long as those of any other.
-COARSER = 1.5
+COARSER = 1.1
 #: In R, A, S of NIfTI: the screen's right is the patient's left, or else the back; its bottom lies
 #: towards the feet, or else the back; and one looks from the apex of the heart towards its base.
 RIGHT, DOWN, AWAY = (np.array(v) for v in ((-1.0, -0.2, 0.0), (0.0, -0.2, -1.0), (1.0, -1.0, 1.0)))
 
+MGH = b"\0\0\0\1"  # what such a file begins with
 #: What files of other kinds begin with (at this byte), and what to do with them.
 OTHER_FORMATS = (
     (0, b"BZh", "a bzip2 archive: unpack it"), (0, b"\xfd7zXZ", "an xz archive: unpack it"),
@@ -87,13 +88,17 @@ def read_volume(path: Path) -> Volume:
             raw = _unzip(raw)
         if other := _other_format(raw):
             raise DataError(f"{path}: expected a NIfTI volume, found {other}.")
+        if raw[:4] == MGH and raw[28:30] == b"\0\0":
+            raise DataError(f"{path}: expected a voxel size and directions, found an MGH file "
+                            "without (its goodRASFlag is 0). Convert it to NIfTI with both.")
         with np.errstate(all="ignore"):  # numbers that overflow are refused below
             image, stored_mm = _open_image(raw)
             data = np.asanyarray(image.dataobj)
-            affine, affine_mm = _affine(image, stored_mm)
+            affine, affine_mm, doubt = _affine(image, stored_mm)
     except DataError:
         raise
     except (OSError, EOFError, zlib.error, ValueError, OverflowError,
+            KeyError, TypeError, nib.freesurfer.mghformat.MGHError,
             nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError,
             nib.wrapstruct.WrapStructError) as error:
         raise DataError(f"{path}: expected a NIfTI volume, but it cannot be read "
@@ -107,11 +112,12 @@ def read_volume(path: Path) -> Volume:
                         "each frame of a 4-D series as a file of its own.")
     if data.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected one number a voxel, found {data.dtype}.")
-    if not np.allclose(stored_mm, affine_mm[:len(stored_mm)], rtol=0.01):
+    said = [k for k in range(len(stored_mm)) if k < 2 or data.shape[2] > 1]  # not of one slice
+    if not np.allclose(stored_mm[said], affine_mm[said], rtol=0.01):
         raise DataError(f"{path}: expected one voxel size, found {stored_mm} mm as pixdim and "
                         f"{affine_mm} mm in the affine. Save the file with one for both.")
-    # One slice may say nothing of its thickness.
-    spacing_mm = np.append(stored_mm, affine_mm[2])[:3].astype(np.float32).astype(float)
+    thickness = [mm for mm in (*stored_mm[2:], affine_mm[2], 1.0) if mm > 0][0]
+    spacing_mm = np.array([*stored_mm[:2], thickness], dtype=np.float32).astype(float)
     if not ((spacing_mm >= 0.01) & (spacing_mm <= 100)).all():
         raise DataError(f"{path}: expected a voxel size of 0.01 to 100 mm, found {spacing_mm}. "
                         "Save the file with its voxel size in mm.")
@@ -120,6 +126,7 @@ def read_volume(path: Path) -> Volume:
         raise DataError(f"{path}: expected an affine with three directions, found "
                         f"{affine[:3, :3].tolist()}. Save the file with the affine of its grid.")
     axis, notice = _slice_axis(data.shape, spacing_mm, directions)
+    notice = "; ".join(filter(None, (doubt, notice)))
     if directions is None:
         order, signs = [a for a in range(3) if a != axis] + [axis], (1, 1, 1)
         notice = ("no directions in the header (both form codes are 0): read as stored, x to the "
@@ -160,7 +167,7 @@ def _open_image(raw: bytes) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]
 
     The size of the file is checked before memory is taken for the voxels that it announces.
     """
-    kinds = {b"\0\0\0\1": nib.MGHImage, b"\x1c\x02\0\0": nib.Nifti2Image,
+    kinds = {MGH: nib.MGHImage, b"\x1c\x02\0\0": nib.Nifti2Image,
              b"\0\0\x02\x1c": nib.Nifti2Image}
     kind = kinds.get(raw[:4], nib.Nifti1Image)
     image = kind.from_bytes(raw)
@@ -174,25 +181,30 @@ def _open_image(raw: bytes) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]
     return image, np.abs(np.asarray(header.get_zooms()[:3], dtype=float))
 
 
-def _affine(image, stored_mm: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-    """The affine (4, 4) to take directions from, None if there is none; and its voxel size, (3,).
+def _affine(image, stored_mm: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, str]:
+    """The affine (4, 4) to take directions from, None if there is none; its voxel size, (3,); and
+    what may be doubted of it.
 
     stored_mm: that of pixdim, which is the voxel size where the sform holds directions alone.
     """
-    header, affine = image.header, image.affine
-    codes = "goodRASFlag", "goodRASFlag"
-    if not isinstance(image, nib.MGHImage):
-        codes = "sform_code", "qform_code"
-        affine = header.get_sform() if header[codes[0]] else header.get_qform()
+    header, count = image.header, len(stored_mm)  # of a single slice 2
+    if isinstance(image, nib.MGHImage):
+        return image.affine, nib.affines.voxel_sizes(image.affine), ""
+    coded = header["sform_code"] != 0, header["qform_code"] != 0
+    sform = header.get_sform() if coded[0] else None
+    qform = header.get_qform() if coded[1] else None
+    if not any(coded):
+        return None, np.append(stored_mm, 1.0)[:3], ""
+    affine = qform if sform is None else sform
     scale = nib.affines.voxel_sizes(affine)
-    if not any(header[code] for code in codes):
-        return None, np.append(stored_mm, scale[2])[:3]
-    count = len(stored_mm)  # of a single slice 2
     if np.allclose(scale[:count], 1, rtol=0.01) and not np.allclose(stored_mm, 1, rtol=0.01):
-        if header["qform_code"]:
-            affine = header.get_qform()
+        affine = affine if qform is None else qform
         scale = np.append(stored_mm, scale[count:])
-    return affine, scale
+    doubt = ""
+    if all(coded) and np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
+        doubt = (f"sform and qform are mirrored against each other: read by the "
+                 f"{'qform' if affine is qform else 'sform'}")
+    return affine, scale, doubt
 
 
 def _slice_axis(shape, spacing_mm: np.ndarray, directions: np.ndarray | None) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """The layout of ACDC and plain folders: what is found there, and what is said of the rest."""
 
 import gzip
+import os
 import shutil
 from dataclasses import replace
 
@@ -308,6 +309,33 @@ def test_links_are_followed_and_hidden_files_left_out(tmp_path):
         list_volumes(root, "**/*.nii.gz")
 
 
+def test_a_folder_that_is_reached_in_two_ways_is_read_once_and_never_lost(tmp_path):
+    store = plain(tmp_path / "data" / "store", "p1/ED.nii", "p2/ED.nii")
+    write(store / "p2" / "ED.nii", nifti(LABELS[::-1]))
+    (tmp_path / "data" / "atrain").mkdir()
+    (tmp_path / "data" / "atrain" / "p2").symlink_to(store / "p2", target_is_directory=True)
+    for pattern, patients in (("store/**/*.nii", ["p1", "p2"]), ("./atrain//*/*.nii", ["p2"]),
+                              ("**/*.nii", ["atrain/p2", "store/p1"])):
+        assert [f.patient for f in list_volumes(tmp_path / "data", pattern)] == patients
+
+
+def test_one_file_under_two_names_is_not_two_patients(tmp_path):
+    frames = list_volumes(plain(tmp_path, "p1_ED.nii", "p9_ED.nii"), "*")
+    with pytest.raises(DataError, match="p9_ED.nii: expected the labels of p9, found those of p1"):
+        acdc.fingerprint(frames)
+    for name in ("p1_ED.nii", "p9_ED.nii"):  # but there may be more than one empty volume
+        write(tmp_path / name, nifti(LABELS * 0))
+    assert acdc.fingerprint(frames)
+
+
+@pytest.mark.parametrize("name", ["p\r1_ED.nii", "p\x071_ED.nii", b"Jos\xe9_ED.nii"])
+def test_names_that_cannot_be_printed_are_refused(tmp_path, name):
+    path = tmp_path / (os.fsdecode(name) if isinstance(name, bytes) else name)
+    write(path, nifti())
+    with pytest.raises(DataError, match="expected a name of letters that can be printed. Rename"):
+        list_volumes(tmp_path, "*")
+
+
 def one_slice_each(root, *names):
     for k, name in enumerate(names):
         write(root / name, nifti(LABELS[:, :, k]))
@@ -333,13 +361,29 @@ def test_slices_in_files_of_their_own_are_stacked_in_their_order(tmp_path, patte
         read_frame(frame)
 
 
+@pytest.mark.parametrize("other", ["patient002", "validation/patient002", "Patient002"])
+def test_patients_beside_training_are_not_left_out_in_silence(root, other):
+    write_patient((root / other).parent, (root / other).name)
+    with pytest.raises(DataError, match="atient002: expected patients in training/ and testing/"):
+        list_frames(root)
+
+
+def test_two_files_of_one_frame_are_refused(root, patient):
+    write(patient / "patient001_frame01_gt.nii", nifti(LABELS[::-1]))
+    with pytest.raises(DataError, match="frame01_gt.nii.gz: expected one .*frame01_gt.nii, too"):
+        list_frames(root)
+
+
 def test_what_was_read_from_the_names_is_said_and_what_they_cannot_say(tmp_path):
     two = list_volumes(plain(tmp_path / "2", "p1_frame01.nii", "p1_frame12.nii"), "*")
-    assert "2 files, 2 volumes (phase: 2 unknown), 1 patients" in acdc.understood(two)
+    assert ("2 files, 2 volumes (phase: 2 unknown), 1 patients with up to 2 volumes"
+            in acdc.understood(two))
     assert "p1_frame12.nii (p1 frame12)" in acdc.understood(two)
     assert "No two volumes share a patient" not in acdc.understood(two)
     apart = list_volumes(plain(tmp_path / "1", "abc.nii", "xyz.nii"), "*")
     assert "No two volumes share a patient" in acdc.understood(apart)
+    alike = list_volumes(plain(tmp_path / "3", "P1_x_ED.nii", "P1_x_ES.nii", "p1_y_ED.nii"), "*")
+    assert "P1_x and p1_y begin alike" in acdc.understood(alike)
 
 
 def test_plain_folder_that_is_not_there_or_labels_without_meaning_are_refused(tmp_path):

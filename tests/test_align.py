@@ -302,6 +302,29 @@ def test_an_island_in_an_apical_slice_is_far_though_the_base_reaches_there():
     assert list(found.notices) == [1] and "10 of LV" in found.notices[1]
 
 
+def test_an_island_larger_than_the_cavity_of_its_slice_is_still_the_island():
+    labels, spacing = volume(heart(30), heart(30, cavity=2, outer=8, rv=0))
+    expected = align.align_volume(labels, spacing, 64)
+    labels[90:95, 60:66, 1] = Label.LV  # 30 pixels, the cavity has 13
+    same(align.align_volume(labels, spacing, 64), expected)
+
+
+def test_lv_without_a_wall_of_its_own_makes_no_slice():
+    labels, spacing = volume(heart(30), heart(30, cavity=0, outer=8, rv=0), None, None)
+    expected = align.align_volume(labels, spacing, 64)
+    labels[92, 62, 1] = Label.LV  # in a slice of wall alone, where the base has its wall
+    labels[70, 62, 3] = Label.LV  # in an empty slice, under the middle of the heart
+    found = align.align_volume(labels, spacing, 64)
+    same(found, expected)
+    assert found.slice_index.tolist() == [0] and list(found.notices) == [1, 3]
+
+
+def test_a_heart_with_a_missing_slice_loses_nothing():
+    labels, spacing = volume(heart(30), None, heart(30, cavity=9, outer=13, rv=0))
+    found = align.align_volume(labels, spacing, 64)
+    assert found.slice_index.tolist() == [0, 2] and not found.notices
+
+
 def test_a_slice_with_an_island_of_lv_alone_has_no_lv():
     labels, spacing = three_hearts()
     more = np.concatenate([labels, np.zeros_like(labels[:, :, :1])], axis=2)

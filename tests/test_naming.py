@@ -51,6 +51,11 @@ def test_patient_and_phase_of_one_name(name, patient, phase):
     ["patient001 run 1 ED.nii", "patient001 run 2 ED.nii"],
     ["patient001_time_03.nii", "patient001_time_17.nii"],
     ["patient001_t00.nii", "patient001_t09.nii"],
+    ["patient001_V1_ED.nii", "patient001_V2_ED.nii"],
+    ["patient001_baseline_ED.nii", "patient001/follow-up_ED.nii", "patient001_pre_ED.nii"],
+    ["patient001_20190301.nii", "patient001_2019-03-02.nii"],
+    ["observer1/patient001_ED.nii", "observer2/patient001_ED.nii"],
+    ["patient001_2_0.nii", "patient001_2_1.nii", "patient001_3_0.nii"],
     ["patient001_2_0.nii", "patient001_3_0.nii"],
     ["ED/patient001.nii", "ES/patient001.nii"],
 ])
@@ -60,6 +65,26 @@ def test_files_of_one_person_are_one_patient_and_each_is_told_apart(names):
     assert [said.patient for said in found] == (
         ["patient001"] * len(names) + ["patient002"] * len(names))
     assert len(set(found)) == 2 * len(names)
+
+
+def test_entities_of_bids_say_who_it_is():
+    names = [f"sub-{who}/ses-{when}/anat/sub-{who}_ses-{when}_acq-cine_{phase}.nii.gz"
+             for who in ("01", "A2") for when in ("baseline", "M12") for phase in ("ED", "ES")]
+    found = read(*names)
+    assert [said.patient for said in found] == ["sub-01"] * 4 + ["sub-A2"] * 4
+    assert len(set(found)) == 8 and found[0].scan == found[1].scan != found[2].scan
+
+
+@pytest.mark.parametrize("moment", ["_frame01", "_t00", "-time 3", "_phase_2"])
+def test_a_moment_that_has_a_phase_is_no_scan_of_its_own(moment):
+    assert read(f"p1_ED{moment}.nii", f"p1{moment}_ES.nii") == [Name("p1", "ED"), Name("p1", "ES")]
+
+
+@pytest.mark.parametrize("name", ["001/001_LA_ED_gt.nii", "p1_4ch_ED.nii", "p1_2CH.nii",
+                                  "patient001_4d.nii.gz"])
+def test_planes_that_are_no_short_axis_are_refused(name):
+    with pytest.raises(DataError, match="expected short-axis volumes, found a name of another"):
+        read("001/001_SA_ED_gt.nii", name)
 
 
 @pytest.mark.parametrize("names", [

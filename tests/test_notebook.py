@@ -79,7 +79,7 @@ def test_only_acdc_in_the_quick_profile_replaces_the_published_figures(
 
 @pytest.mark.parametrize(("folder", "name"), [
     ("our hearts", "our hearts"), ("ACDC", "own-ACDC"), ("report", "own-report"),
-    ("Phantom", "own-Phantom"),
+    ("Phantom", "own-Phantom"), ("acdc-100", "own-acdc-100"),
 ])
 def test_own_data_in_the_layout_of_acdc_are_called_by_their_folder(
         environment, source, monkeypatch, folder, name):

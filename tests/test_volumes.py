@@ -88,11 +88,52 @@ def test_the_axis_of_a_single_slice_is_the_slice_axis_whatever_its_thickness(tmp
 
 def test_nearly_cubic_voxels_are_sliced_along_the_third_axis_and_that_is_noted(tmp_path):
     oblique = PLANES["35 0"]
-    volume = read_labels(write(tmp_path / "a.nii", nifti(LABELS, (1.5, 1.5, 1.6), oblique)))
+    volume = read_labels(write(tmp_path / "a.nii", nifti(LABELS, (1.5, 1.5, 1.55), oblique)))
     assert (volume.data == LABELS).all() and "the file's third axis" in volume.notice
     for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):  # straight: the affine says which
         raw = nifti(LABELS.transpose(order), (1.5, 1.5, 1.5), LPS[:, list(order)])
         assert (read_labels(write(tmp_path / "b.nii", raw)).data == LABELS).all()
+
+
+def test_slices_of_nearly_cubic_voxels_are_found_in_any_order_of_axes(tmp_path):
+    spacing = np.array([1.76, 1.76, 2.0])
+    for order in itertools.permutations(range(3)):
+        raw = nifti(LABELS.transpose(order), spacing[list(order)], PLANES["35 0"][:, list(order)])
+        volume = read_labels(write(tmp_path / "a.nii", raw))
+        assert (volume.data == LABELS).all() and not volume.notice
+
+
+def test_forms_that_are_mirrored_against_each_other_are_noted(tmp_path):
+    image = nib.Nifti1Image(LABELS, np.diag([-1.5, -1.25, 8.0, 1.0]))
+    image.set_qform(np.diag([1.5, -1.25, 8.0, 1.0]), code=1)
+    volume = read_labels(write(tmp_path / "a.nii", image.to_bytes()))
+    assert (volume.data == LABELS).all()
+    assert volume.notice == "sform and qform are mirrored against each other: read by the sform"
+
+
+@pytest.mark.parametrize("thickness", [(0.0, 8.0), (1.0, 8.0), (8.0, 8.0)])
+def test_one_slice_need_not_agree_on_its_thickness(tmp_path, thickness):
+    raw = bytearray(nifti(LABELS[:, :, :1], (1.5, 1.25, thickness[1])))
+    struct.pack_into("<f", raw, 88, thickness[0])
+    volume = read_labels(write(tmp_path / "a.nii", bytes(raw)))
+    assert (volume.data == LABELS[:, :, :1]).all() and volume.spacing_mm[2] in (1.0, 8.0)
+
+
+def mgh():
+    return HEADERS["MGH"](LABELS, SPACING, LPS)
+
+
+@pytest.mark.parametrize("raw", [mgh()[:100], mgh()[:20] + struct.pack(">i", 9) + mgh()[24:],
+                                 mgh()[:4] + bytes(12) + mgh()[16:], mgh()[:300]])
+def test_a_damaged_mgh_file_is_refused_like_any_other(tmp_path, raw):
+    with pytest.raises(DataError, match="a.mgh: expected a NIfTI volume, but it cannot be read"):
+        read_labels(write(tmp_path / "a.mgh", raw))
+
+
+def test_an_mgh_file_without_geometry_is_refused(tmp_path):
+    raw = mgh()[:28] + bytes(2) + mgh()[30:]
+    with pytest.raises(DataError, match="expected a voxel size and directions.*goodRASFlag"):
+        read_labels(write(tmp_path / "a.mgz", raw))
 
 
 def test_a_sform_with_a_scale_of_its_own_must_agree_with_pixdim(tmp_path):
