@@ -91,7 +91,8 @@ def list_frames(root: Path, labels: str | Mapping = "ACDC") -> list[Frame]:
         raise DataError(
             f"{root}: expected training/patient001 ..., found no patient folder. Unzip ACDC here, "
             "point ACDC_ROOT at the folder that holds training/, or unset it to use the phantom. A "
-            "folder of other label files needs a pattern: begin(..., pattern='**/*_gt.nii.gz')."
+            "folder of other label files needs a pattern: CVAE_PATTERN='**/*_gt.nii.gz', or "
+            "begin(..., pattern=...)."
         )
     frames = [frame for folder in folders for frame in _patient_frames(folder, label_map)]
     subsets: dict[str, set[str]] = {}
@@ -136,8 +137,11 @@ def list_volumes(root: Path, pattern: str, labels: str | Mapping = "ACDC") -> li
     said = (naming.by_pattern(pattern, names) if regular else
             naming.understand(names, lambda name: _is_slice(names[name])))
     if not said:
-        raise DataError(f"{root}: expected label volumes named {pattern}, found none. Mind the "
-                        "ending: .nii and .nii.gz are different patterns.")
+        there = _files(root, "**/*")
+        example = f", such as {there[0].relative_to(root).as_posix()}" if there else ""
+        raise DataError(f"{root}: expected label volumes named {pattern}, found none among "
+                        f"{len(there)} files{example}. Mind the ending: .nii and .nii.gz are "
+                        "different patterns.")
     files: dict[tuple, dict] = {}
     for name, who in said.items():
         slices = files.setdefault((who.patient, who.phase, who.scan), {})
@@ -209,7 +213,7 @@ def understood(frames: list[Frame]) -> str:
                         + (f", {len(frame.slice_paths)} slices)" if frame.slice_paths else ")")
                         for frame in most[:3])
     lines = [f"Read from the names: {files} files, {len(frames)} volumes (phase: {phases}), "
-             f"{len(patients)} patients with up to {len(most)} volumes each. For instance: "
+             f"{len(patients)} patients, at most {len(most)} of one patient. For instance: "
              f"{example}."]
     begins: dict[str, list[str]] = {}
     for patient in patients:
@@ -272,7 +276,8 @@ def read_info(path: Path) -> dict:
         lines = raw.decode(encoding).splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: expected the patient's ED, ES and Group, but the file is "
-                        f"missing. {remedy}") from None
+                        f"missing. {remedy} Label files without it need a pattern: begin(..., "
+                        "pattern='**/*_gt.nii.gz'), or CVAE_PATTERN.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error}). {remedy}") from None
     info = {}

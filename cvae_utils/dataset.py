@@ -12,6 +12,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cvae_utils import acdc, align, metrics, naming, phantom, volumes
@@ -63,6 +64,9 @@ def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
     pattern = os.environ.get("CVAE_PATTERN", "").strip() or pattern
     root = acdc.find_root(data / "raw" / "acdc", base)
     if root is None:
+        if ignored := [name for name in ("CVAE_LABELS", "CVAE_PATTERN") if os.environ.get(name)]:
+            print(f"{' and '.join(ignored)}: not used, for the data set is the phantom. Set "
+                  "ACDC_ROOT to the folder of your own.")
         return make_phantom(data, profile.phantom_patients, seed)
     found = open_source("ACDC", root, labels, pattern)
     if not pattern and not acdc.is_official(found.frames):
@@ -169,6 +173,16 @@ def load_or_align(source: Source, size: int, folder: Path, progress: bool = True
         skipped=table[~kept].reset_index(drop=True),
         **read_json(target / "source.json"),
     )
+
+
+def labels_seem_swapped(maps: np.ndarray) -> bool:
+    """Whether MYO encloses more of what is read as RV than of LV, in a hundred of the slices
+    (N, S, S): then the labels mean something else."""
+    some = maps[np.linspace(0, len(maps) - 1, min(100, len(maps))).astype(int)]
+    inside = np.array([ndimage.binary_fill_holes(wall) & ~wall for wall in some == Label.MYO])
+    lv, rv = (inside[some == label].mean() if (some == label).any() else 0.0
+              for label in (Label.LV, Label.RV))
+    return bool(rv > lv)
 
 
 def notices(table: pd.DataFrame) -> dict[str, int]:

@@ -11,7 +11,8 @@ patient. Where a name can be read in two ways, its files go to one patient rathe
     sub-02/ses-1/sub-02_ED_slice03.nii   sub-02, ED, scan ses-1, slice 3
 
 For other names, a regular expression with named groups says it: (?P<patient>...), and if there are
-any, (?P<phase>...), (?P<scan>...) and (?P<slice>...).
+any, (?P<phase>ED|ES), (?P<scan>...) and (?P<slice>...). Other words for the phases are groups of
+their own: (?P<ED>dia)|(?P<ES>sys).
 """
 
 import re
@@ -23,7 +24,7 @@ from cvae_utils.labels import UNKNOWN
 from cvae_utils.storage import DataError
 
 PHASES = ("ED", "ES")
-GROUPS = ("patient", "phase", "scan", "slice")
+GROUPS = ("patient", "phase", "ED", "ES", "scan", "slice")
 SEPARATORS = r"[/_.\- ]"
 ENDING = re.compile(r"(\.nii|\.mgh|\.mgz)?(\.gz)?$", re.IGNORECASE)
 
@@ -85,12 +86,15 @@ def by_pattern(pattern: str, names: Iterable[str]) -> dict[str, Name]:
     for name in names:
         if match := expression.search(name):
             said = {group: text for group, text in match.groupdict().items() if text}
+            said |= {"phase": phase for phase in PHASES if phase in said}
             phase, number = said.get("phase", UNKNOWN).upper(), said.get("slice")
             if not said.get("patient") or phase not in (*PHASES, UNKNOWN.upper()) or (
                     number is not None and not number.isdecimal()):
-                raise DataError(f"{name}: expected a patient, a phase ED or ES and a number as "
-                                f"slice, found {said}. Mend the pattern {pattern!r}; what else "
-                                "tells two volumes apart is its group scan.")
+                raise DataError(
+                    f"{name}: expected a patient, and if they are named a phase ED or ES and a "
+                    f"slice that is a number, found {said}. Mend the pattern {pattern!r}: other "
+                    "words for the phases are groups (?P<ED>...)|(?P<ES>...); what else tells two "
+                    "volumes apart is the group scan.")
             found[name] = Name(said["patient"], phase if phase in PHASES else UNKNOWN,
                                said.get("scan", ""), None if number is None else int(number))
     return found

@@ -32,6 +32,7 @@ from cvae_utils import (
 )
 from cvae_utils import prior as priors
 from cvae_utils.figures import save_figure, stamp_figure, use_style
+from cvae_utils.labels import LABEL_MAPS
 from cvae_utils.storage import REPOSITORY, code_stamp, kept_json, output_root, short_hash
 
 #: How a finding begins: see `finding`.
@@ -286,6 +287,9 @@ def stamp_of(studies: Sequence[Study]) -> str:
     """What was made from these studies, which are one with several seeds, in one line."""
     source, profile = studies[0].source, studies[0].profile
     kind = "phantom hearts" if source.name == "phantom" else f"{source.name} labels"
+    meaning = source.frames[0].label_map
+    if meaning != LABEL_MAPS["ACDC"]:
+        kind += f" ({', '.join(f'{value} {meaning[value].name}' for value in meaning if value)})"
     seeds = ", ".join(str(study.seed) for study in studies)
     return (f"Data: {kind}, {source.patients} patients; split by {studies[0].split_by} 50/20/30 %; "
             f"profile {profile.name} ({profile.size} x {profile.size}); "
@@ -330,8 +334,9 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     study = Study(section, profile, source, hardware.best_device(), _processes(), seed, split_by,
                   out / "data", figures)
     print(study.stamp)
-    if source.name not in ("ACDC", "phantom"):
-        study.slices  # noqa: B018
+    if source.name not in ("ACDC", "phantom") and dataset.labels_seem_swapped(study.slices.aligned):
+        print("MYO encloses what is read as RV, and not LV: the labels seem to mean something "
+              "else. Say what: CVAE_LABELS=MNMS, or begin(..., labels={value: name}).")
     return study
 
 

@@ -284,8 +284,8 @@ def test_two_volumes_of_one_phase_are_refused_with_both_paths(tmp_path, names, p
 
 
 @pytest.mark.parametrize(("pattern", "message"), [
-    ("*.nii", "found none. Mind the ending"),
-    ("*_gt.nii.gz", "found none. Mind the ending"),
+    ("*.nii", "found none among 1 files, such as a_ED.nii.gz. Mind the ending"),
+    (r"(?P<patient>q)", "found none among 1 files, such as a_ED.nii.gz"),
     ("", "expected a pattern relative to"),
     ("/data/*.nii.gz", "expected a pattern relative to"),
 ])
@@ -376,7 +376,7 @@ def test_two_files_of_one_frame_are_refused(root, patient):
 
 def test_what_was_read_from_the_names_is_said_and_what_they_cannot_say(tmp_path):
     two = list_volumes(plain(tmp_path / "2", "p1_frame01.nii", "p1_frame12.nii"), "*")
-    assert ("2 files, 2 volumes (phase: 2 unknown), 1 patients with up to 2 volumes"
+    assert ("2 files, 2 volumes (phase: 2 unknown), 1 patients, at most 2 of one patient"
             in acdc.understood(two))
     assert "p1_frame12.nii (p1 frame12)" in acdc.understood(two)
     assert "No two volumes share a patient" not in acdc.understood(two)

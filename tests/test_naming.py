@@ -126,14 +126,16 @@ def test_a_pattern_with_groups_says_it_for_any_name():
                                     Name("Y1", UNKNOWN, "dia", 10)]
     found = by_pattern(r"(?P<phase>e[ds])(?P<patient>\d+)", ["ed12", "ES12", "es12"])
     assert list(found.values()) == [Name("12", "ED"), Name("12", "ES")]
+    found = by_pattern(r"(?P<patient>[XY]\d)-((?P<ED>dia)|(?P<ES>sys))", names)
+    assert [said.phase for said in found.values()] == ["ED", "ES", "ED"]
 
 
 @pytest.mark.parametrize(("pattern", "message"), [
     (r"(?P<patient>", "expected a regular expression"),
     (r"(?P<phase>ED)", r"a group \(\?P<patient>...\).*found \['phase'\]"),
     (r"(?P<patient>\w)(?P<age>\d)", "found .'age', 'patient'"),
-    (r"(?P<patient>.+)_(?P<phase>\w+)\.", "p1_dia.nii: expected .* a phase ED or ES"),
-    (r"(?P<patient>p)(?P<slice>\w+)", "expected .* a number as slice"),
+    (r"(?P<patient>.+)_(?P<phase>\w+)\.", "p1_dia.nii: expected .* a phase ED or ES.*P<ED>"),
+    (r"(?P<patient>p)(?P<slice>\w+)", "expected .* a slice that is a number"),
     (r"(?P<patient>z*)", "p1_dia.nii: expected a patient"),
 ])
 def test_a_pattern_that_does_not_say_who_is_who_is_refused(pattern, message):

@@ -144,7 +144,7 @@ def test_begin_reads_a_plain_folder_with_its_own_labels(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     study = notebook.begin("01", **arguments)
-    assert study.stamp.startswith("Data: MNMS hearts labels, 10 patients; split by patient")
+    assert study.stamp.startswith("Data: MNMS hearts labels (1 LV, 2 MYO, 3 RV), 10 patients;")
     assert study.source.root == mnms
     assert {frame.group for frame in study.source.frames} == {"unknown"}
     assert set(study.slices.table["phase"]) == {"ED", "ES"}
@@ -182,6 +182,13 @@ def test_unusable_labels_or_pattern_stop_at_the_first_cell(
     monkeypatch.setenv(name, value)
     with pytest.raises(DataError, match=message):
         notebook.begin("01")
+
+
+def test_labels_that_seem_to_mean_something_else_are_doubted(environment, mnms, capsys):
+    notebook.begin("01", pattern=PATTERN)
+    assert "MYO encloses what is read as RV" in capsys.readouterr().out
+    notebook.begin("01", pattern=PATTERN, labels="MNMS")
+    assert "MYO encloses" not in capsys.readouterr().out
 
 
 def test_labels_that_are_not_acdc_are_named_with_what_to_do(environment, mnms):
