@@ -86,8 +86,8 @@ def by_pattern(pattern: str, names: Iterable[str]) -> dict[str, Name]:
     for name in names:
         if match := expression.search(name):
             said = {group: text for group, text in match.groupdict().items() if text}
-            said |= {"phase": phase for phase in PHASES if phase in said}
-            phase, number = said.get("phase", UNKNOWN).upper(), said.get("slice")
+            named = next((phase for phase in PHASES if phase in said), UNKNOWN)
+            phase, number = said.get("phase", named).upper(), said.get("slice")
             if not said.get("patient") or phase not in (*PHASES, UNKNOWN.upper()) or (
                     number is not None and not number.isdecimal()):
                 raise DataError(
