@@ -14,6 +14,7 @@ Bernard et al., IEEE TMI 37(11), 2018, doi 10.1109/TMI.2018.2837502.
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -361,10 +362,10 @@ def read_image(frame: Frame) -> Volume:
 def fingerprint(frames: list[Frame]) -> str:
     """16 hex digits that change when any label file, group or phase changes.
 
-    Raises DataError if a file cannot be read, or if two patients have one and the same: a copy, or
-    a link, which a split would put on both sides.
+    If two patients have one and the same file, a copy or a link, that is printed: a split would put
+    it on both sides. Raises DataError if a file cannot be read.
     """
-    digest, owners = hashlib.sha256(), {}
+    digest, owners, twins = hashlib.sha256(), {}, []
     for frame in frames:
         digest.update(f"{frame.subset}/{frame.patient}/{frame.group}/{frame.phase}/{frame.scan}/"
                       f"{sorted(frame.label_map.items())}\n".encode())
@@ -375,10 +376,14 @@ def fingerprint(frames: list[Frame]) -> str:
                 raise DataError(f"{path}: cannot be read ({error.strerror}). Mend its "
                                 "permissions, or copy it again.") from None
             digest.update(content)
-            other, twin = owners.setdefault(content, (frame.patient, path))
-            if other != frame.patient and not frame.slice_paths and read_frame(frame).data.any():
-                raise DataError(f"{path}: expected the labels of {frame.patient}, found those of "
-                                f"{other}, {twin}, once more. Remove one of them.")
+            other, first = owners.setdefault(content, (frame.patient, path))
+            if other != frame.patient and not frame.slice_paths:
+                twins.append((first, path))
+    if twins and read_volume(twins[0][0]).data.any():  # many may be empty
+        first, second = twins[0]
+        print(f"{second} holds the same labels as {first} of another patient ({len(twins)} such). "
+              "If that is one person, remove one of them: a split would have it on both sides.",
+              file=sys.stderr)
     return digest.hexdigest()[:16]
 
 
