@@ -14,8 +14,7 @@ Bernard et al., IEEE TMI 37(11), 2018, doi 10.1109/TMI.2018.2837502.
 import hashlib
 import os
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -30,17 +29,18 @@ from cvae_utils.storage import DataError
 from cvae_utils.volumes import Volume, read_labels, read_volume
 
 SUBSETS = ("training", "testing")
-#: Of each patient of the official ACDC, in order, four hex digits of `_signature`.
-OFFICIAL = (
-    "562e709958240cbcd48cb75a5df1a760c3d693f3b1fcb9a63288e81b693c1df4a8420b46ceafc65c"
-    "5a85e8542f9a3f157aa816bc63dc0721dca75c8a59733142312ad25ced431ac95d01e34b51e1b3ab"
-    "bd66655cc423eb8b0f401cbbad34f498fef0cf5654924fa2a8656761093f558df47fd1c521e0e1b8"
-    "3c9fadc97d99117c1828aeaa691809039b766855d13336f56641f99ab692dedf038136a53781b862"
-    "ef2216d7688ab2849f4c3ca6ffa96cf488397dc4c92fdcbf0ae3ed9798d8027b8a4c7fbf2f783b51"
-    "43df9b326084be6c9d0ca3c5b5f2e6544dc57d38b8c15a47c346e881e656b1a864e811fc1de16dd3"
-    "f5aae0d8b00cd3156632d3aba103c7e98f4601d069c7d9887f02d52380b4c5cf8bcb85d53a4a45aa"
-    "2257d304cd87f03885d2d5f725dc22e812e90f37"
-)
+#: `_signature` of each patient of the official ACDC, 001 to 150.
+OFFICIAL = """
+    562e 7099 5824 0cbc d48c b75a 5df1 a760 c3d6 93f3 b1fc b9a6 3288 e81b 693c 1df4 a842 0b46
+    ceaf c65c 5a85 e854 2f9a 3f15 7aa8 16bc 63dc 0721 dca7 5c8a 5973 3142 312a d25c ed43 1ac9
+    5d01 e34b 51e1 b3ab bd66 655c c423 eb8b 0f40 1cbb ad34 f498 fef0 cf56 5492 4fa2 a865 6761
+    093f 558d f47f d1c5 21e0 e1b8 3c9f adc9 7d99 117c 1828 aeaa 6918 0903 9b76 6855 d133 36f5
+    6641 f99a b692 dedf 0381 36a5 3781 b862 ef22 16d7 688a b284 9f4c 3ca6 ffa9 6cf4 8839 7dc4
+    c92f dcbf 0ae3 ed97 98d8 027b 8a4c 7fbf 2f78 3b51 43df 9b32 6084 be6c 9d0c a3c5 b5f2 e654
+    4dc5 7d38 b8c1 5a47 c346 e881 e656 b1a8 64e8 11fc 1de1 6dd3 f5aa e0d8 b00c d315 6632 d3ab
+    a103 c7e9 8f46 01d0 69c7 d988 7f02 d523 80b4 c5cf 8bcb 85d5 3a4a 45aa 2257 d304 cd87 f038
+    85d2 d5f7 25dc 22e8 12e9 0f37
+""".split()
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,17 @@ def list_frames(root: Path, labels: str | Mapping = "ACDC") -> list[Frame]:
             "begin(..., pattern=...)."
         )
     frames = [frame for folder in folders for frame in _patient_frames(folder, label_map)]
-    subsets: dict[str, set[str]] = {}
-    for frame in frames:
-        subsets.setdefault(frame.patient, set()).add(frame.subset)
+    in_both = {name for name, own in by_patient(frames).items() if len({f.subset for f in own}) > 1}
     return [replace(frame, patient=f"{frame.subset}/{frame.patient}")
-            if len(subsets[frame.patient]) > 1 else frame for frame in frames]
+            if frame.patient in in_both else frame for frame in frames]
+
+
+def by_patient(frames: list[Frame]) -> dict[str, list[Frame]]:
+    """The frames of each patient, in the order of the data set."""
+    patients: dict[str, list[Frame]] = {}
+    for frame in frames:
+        patients.setdefault(frame.patient, []).append(frame)
+    return patients
 
 
 def _patients_in(folder: Path) -> list[Path]:
@@ -143,6 +149,7 @@ def list_volumes(root: Path, pattern: str, labels: str | Mapping = "ACDC") -> li
         raise DataError(f"{root}: expected label volumes named {pattern}, found none among "
                         f"{len(there)} files{example}. Mind the ending: .nii and .nii.gz are "
                         "different patterns.")
+    _check_names([names[name] for name in said])
     files: dict[tuple, dict] = {}
     for name, who in said.items():
         slices = files.setdefault((who.patient, who.phase, who.scan), {})
@@ -174,15 +181,17 @@ def _files(root: Path, pattern: str) -> list[Path]:
         for name in sorted(files):
             if not name.startswith(".") and _matches((*here.parts, name), wanted):
                 found.setdefault((real, name), Path(folder) / name)  # once, however it is reached
-    found = list(found.values())
-    if odd := [path for path in found if not path.as_posix().isprintable()]:
+    return sorted(found.values())
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    if odd := [path for path in paths if not path.as_posix().isprintable()]:
         raise DataError(f"{odd[0].as_posix()!r}: expected a name of letters that can be printed. "
                         "Rename the file.")
-    if lost := [path for path in found if not path.exists()]:
+    if lost := [path for path in paths if not path.exists()]:
         raise DataError(f"{lost[0]}: expected a label file, found a link to one that is not there "
                         f"({len(lost)} such). Fetch its content (datalad get), restore it, or "
                         "remove the link.")
-    return sorted(found)
 
 
 def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:
@@ -204,9 +213,7 @@ def _is_slice(path: Path) -> bool:
 def understood(frames: list[Frame]) -> str:
     """What was made of the names of a plain folder's files, in a few lines to be read."""
     files = sum(max(1, len(frame.slice_paths)) for frame in frames)
-    patients: dict[str, list[Frame]] = {}
-    for frame in frames:
-        patients.setdefault(frame.patient, []).append(frame)
+    patients = by_patient(frames)
     phases = ", ".join(f"{sum(f.phase == phase for f in frames)} {phase}"
                        for phase in (*PHASES, UNKNOWN) if any(f.phase == phase for f in frames))
     most = max(patients.values(), key=len)
@@ -359,32 +366,44 @@ def read_image(frame: Frame) -> Volume:
     return image
 
 
-def fingerprint(frames: list[Frame]) -> str:
-    """16 hex digits that change when any label file, group or phase changes.
+def hash_files(frames: list[Frame]) -> dict[Path, bytes]:
+    """SHA-256 of every label file. Raises DataError if one cannot be read."""
+    found = {}
+    for path in (path for frame in frames for path in frame.slice_paths or [frame.label_path]):
+        try:
+            found[path] = hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Mend its permissions, or "
+                            "copy it again.") from None
+    return found
 
-    If two patients have one and the same file, a copy or a link, that is printed: a split would put
-    it on both sides. Raises DataError if a file cannot be read.
-    """
-    digest, owners, twins = hashlib.sha256(), {}, []
+
+def fingerprint(frames: list[Frame], hashes: Mapping[Path, bytes] | None = None) -> str:
+    """16 hex digits that change when any label file, group or phase changes. hashes: hash_files."""
+    hashes, digest = hashes or hash_files(frames), hashlib.sha256()
     for frame in frames:
         digest.update(f"{frame.subset}/{frame.patient}/{frame.group}/{frame.phase}/{frame.scan}/"
                       f"{sorted(frame.label_map.items())}\n".encode())
         for path in frame.slice_paths or [frame.label_path]:
-            try:
-                content = hashlib.sha256(path.read_bytes()).digest()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror}). Mend its "
-                                "permissions, or copy it again.") from None
-            digest.update(content)
-            other, first = owners.setdefault(content, (frame.patient, path))
-            if other != frame.patient and not frame.slice_paths:
-                twins.append((first, path))
-    if twins and read_volume(twins[0][0]).data.any():  # many may be empty
-        first, second = twins[0]
-        print(f"{second} holds the same labels as {first} of another patient ({len(twins)} such). "
-              "If that is one person, remove one of them: a split would have it on both sides.",
-              file=sys.stderr)
+            digest.update(hashes[path])
     return digest.hexdigest()[:16]
+
+
+def copies(frames: list[Frame], hashes: Mapping[Path, bytes]) -> str:
+    """Which volumes of different patients are one and the same file, in words; "" if none are.
+
+    A copy, or a link, would be on both sides of a split. hashes: hash_files.
+    """
+    owners: dict[bytes, Frame] = {}
+    twins = [(first, frame) for frame in frames if not frame.slice_paths
+             if (first := owners.setdefault(hashes[frame.label_path], frame)).patient
+             != frame.patient]
+    if not twins or not read_frame(twins[0][0]).data.any():  # many may be empty
+        return ""
+    first, second = twins[0]
+    return (f"{second.label_path} holds the same labels as {first.label_path} of another patient "
+            f"({len(twins)} such). If that is one person, remove one of them: a split would have "
+            "it on both sides.")
 
 
 def is_official(frames: list[Frame]) -> bool:
@@ -394,17 +413,13 @@ def is_official(frames: list[Frame]) -> bool:
     cropped field of view do not matter, and another data set in the same layout is not taken for
     it. One patient in ten may differ: copies that were cropped have lost voxels here and there.
     """
-    patients: dict[str, list[Frame]] = {}
-    for frame in frames:
-        patients.setdefault(frame.patient, []).append(frame)
-    others = 0
-    for name, pair in patients.items():
+    patients, others = by_patient(frames), 0
+    for name, own in patients.items():
         number = re.fullmatch(r"patient(\d{3})", name)
-        if not number or not 0 < int(number[1]) <= len(OFFICIAL) // 4:
+        if not number or not 1 <= int(number[1]) <= len(OFFICIAL):
             return False
-        start = 4 * (int(number[1]) - 1)
         try:
-            others += OFFICIAL[start:start + 4] != _signature(pair)
+            others += _signature(own) != OFFICIAL[int(number[1]) - 1]
         except DataError:  # said when the labels are read
             return False
         if others > len(patients) / 10:

@@ -24,6 +24,8 @@ from cvae_utils.labels import CLASS_COUNT, STRUCTURES, Label
 MARGIN_PIXELS = 2
 #: An island is stray if it lies further than this, in mm, from where the heart is in any slice.
 STRAY_MM = 10.0
+#: Neighbours, diagonal ones too, within a slice of a volume (Z, H, W) alone.
+IN_PLANE = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
 METHODS = ("nearest", "linear", "area")
 
 
@@ -273,21 +275,23 @@ def align_volume(labels, spacing_mm, size, method="area", unrotated=True) -> Ali
         maps = np.ascontiguousarray(np.rot90(lying, turns, axes=(1, 2)))
         found, spacing_turned = _scan(maps), spacing_mm[::-1] if turns % 2 else spacing_mm
     angles = _angles(*found[:2], spacing_turned)
-
-    def crop(maps, scanned, spacing_mm, angles):
-        counts, sums, ends = scanned
-        centres = _centres(counts, sums, spacing_mm)[:, Label.LV]
-        half = _half_side(ends, centres, angles, spacing_mm)
-        slices = [resample(m, c, a, half, size, spacing_mm, method)
-                  for m, c, a in zip(maps, centres, angles)]
-        return np.stack(slices), 2 * half
-
-    aligned, crop_mm = crop(maps, found, spacing_turned, angles)
-    as_it_lies, lying_mm = (crop(lying, scanned, spacing_mm, np.zeros_like(angles)) if unrotated
-                            else (aligned[:0], np.nan))
+    aligned, crop_mm = _crop(maps, found, spacing_turned, angles, size, method)
+    as_it_lies, lying_mm = aligned[:0], np.nan
+    if unrotated:
+        as_it_lies, lying_mm = _crop(lying, scanned, spacing_mm, 0 * angles, size, method)
     # rot90 turns counter-clockwise, by as much as is then no longer there to be taken out.
     degrees = (np.degrees(angles) - 90 * turns + 180) % 360 - 180
     return AlignedVolume(aligned, as_it_lies, kept, degrees, crop_mm, lying_mm, notices)
+
+
+def _crop(maps, scanned, spacing_mm, angles, size, method) -> tuple[np.ndarray, float]:
+    """Maps (K, H, W), centred on LV, turned by these angles, in one square crop: (K, S, S), and its
+    side in mm. scanned: from _scan."""
+    counts, sums, ends = scanned
+    centres = _centres(counts, sums, spacing_mm)[:, Label.LV]
+    half = _half_side(ends, centres, angles, spacing_mm)
+    return np.stack([resample(one, centre, angle, half, size, spacing_mm, method)
+                     for one, centre, angle in zip(maps, centres, angles)]), 2 * half
 
 
 def _cut_out(maps: np.ndarray) -> np.ndarray:
@@ -335,7 +339,7 @@ def _without_stray(maps: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray
     alone = there & ~np.append(joined, False) & ~np.append(False, joined)
     if max(gaps) > STRAY_MM or (alone.any() and there.sum() > 1):  # hardly ever
         stray = _far(maps, spacing_mm)
-    parts, count = ndimage.label(labelled, structure=np.ones((1, 3, 3)) * [[[0]], [[1]], [[0]]])
+    parts, count = ndimage.label(labelled, structure=IN_PLANE)
     if count > there.sum():
         for z in np.flatnonzero([len(np.unique(part)) > 2 for part in parts]):
             stray[z] |= _far(maps[z:z + 1] * ~stray[z], spacing_mm)[0]
@@ -350,13 +354,15 @@ def _without_stray(maps: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray
 def _far(maps: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Which pixels of maps (Z, H, W) belong to a part that is stray: see _without_stray."""
     parts, count = ndimage.label(maps, structure=np.ones((3, 3, 3)))
-    of = {label: np.bincount(parts[maps == label], minlength=count + 1) for label in Label}
-    heart = (of[Label.LV] + of[Label.MYO]).argmax()
+    lv, myo = (np.bincount(parts[maps == label], minlength=count + 1)
+               for label in (Label.LV, Label.MYO))
+    heart = (lv + myo).argmax()
     if not heart:  # nothing to be far from
         return np.zeros_like(maps, dtype=bool)
     away = ndimage.distance_transform_edt(~(parts == heart).any(axis=0), sampling=spacing_mm[::-1])
     nearest = ndimage.minimum(np.broadcast_to(away, maps.shape), parts, np.arange(count + 1))
-    bare = (of[Label.LV] > 0) & (of[Label.MYO] == 0) & (of[Label.MYO][heart] > 0)
-    stray = (nearest > STRAY_MM) | (bare if len(maps) > 1 else False)
+    stray = nearest > STRAY_MM
+    if len(maps) > 1 and myo[heart]:  # LV without a wall of its own, apart from the heart
+        stray |= (lv > 0) & (myo == 0)
     stray[[0, heart]] = False
     return stray[parts]

@@ -48,7 +48,7 @@ class Source:
 
     @property
     def patients(self) -> int:
-        return len({frame.patient for frame in self.frames})
+        return len(acdc.by_patient(self.frames))
 
 
 def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
@@ -64,7 +64,8 @@ def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
     pattern = os.environ.get("CVAE_PATTERN", "").strip() or pattern
     root = acdc.find_root(data / "raw" / "acdc", base)
     if root is None:
-        if ignored := [name for name in ("CVAE_LABELS", "CVAE_PATTERN") if os.environ.get(name)]:
+        if ignored := [name for name in ("CVAE_LABELS", "CVAE_PATTERN")
+                       if os.environ.get(name, "").strip()]:
             print(f"{' and '.join(ignored)}: not used, for the data set is the phantom. Set "
                   "ACDC_ROOT to the folder of your own.")
         return make_phantom(data, profile.phantom_patients, seed)
@@ -115,7 +116,10 @@ def open_source(name: str, root: Path, labels: str | Mapping = "ACDC",
         print(acdc.understood(frames))
     else:
         frames = acdc.list_frames(root, labels)
-    return Source(name, root, frames, acdc.fingerprint(frames))
+    hashes = acdc.hash_files(frames)
+    if found := acdc.copies(frames, hashes):
+        print(found, file=sys.stderr)
+    return Source(name, root, frames, acdc.fingerprint(frames, hashes))
 
 
 @dataclass(frozen=True)
@@ -211,11 +215,11 @@ def align_all(source: Source, size: int, folder: Path, progress: bool = True,
     """
     if workers is None:
         workers = os.cpu_count() or 1 if len(source.frames) >= MANY_VOLUMES else 1
-    patients = _by_patient(source)
+    patients = list(acdc.by_patient(source.frames).values())
     tasks = (joblib.delayed(_align_patient)(frames, size) for frames in patients)
     results = (joblib.Parallel(workers, return_as="generator")(tasks) if workers > 1 else
                (act(*given) for act, given, _ in tasks))
-    kept, with_wall = 0, 0
+    kept, has_wall = 0, False
     with (_SliceFile(folder / "aligned.npy", size) as aligned,
           _SliceFile(folder / "unrotated.npy", size) as unrotated,
           (folder / "slices.csv").open("w", newline="", encoding="utf-8") as table):
@@ -225,8 +229,8 @@ def align_all(source: Source, size: int, folder: Path, progress: bool = True,
             aligned.append(pictures)
             unrotated.append(lying)
             kept += len(pictures)
-            with_wall += int((pictures == Label.MYO).any(axis=(1, 2)).sum())
-    if kept and not with_wall:
+            has_wall = has_wall or bool((pictures == Label.MYO).any())
+    if kept and not has_wall:
         raise acdc.DataError(
             f"{source.root}: {kept} slices have a left-ventricle cavity (LV) and none has a "
             "myocardium (MYO). Expected label maps with both, since validity, thickness and the "
@@ -275,17 +279,11 @@ class _SliceFile:
             "descr": "|u1", "fortran_order": False, "shape": (self.count, self.size, self.size)})
 
 
-def _by_patient(source: Source) -> list[list[acdc.Frame]]:
-    patients: dict[tuple, list[acdc.Frame]] = {}
-    for frame in source.frames:
-        patients.setdefault((frame.subset, frame.patient), []).append(frame)
-    return list(patients.values())
-
-
 def _volumes(source: Source, task: str,
              progress: bool = True) -> Iterator[tuple[acdc.Frame, acdc.Volume]]:
     """Each label volume with its frame, read a patient at a time, under a progress bar."""
-    for frames in tqdm(_by_patient(source), desc=task, unit="patient", disable=not progress):
+    for frames in tqdm(acdc.by_patient(source.frames).values(), desc=task, unit="patient",
+                       disable=not progress):
         yield from zip(frames, acdc.read_patient(frames))
 
 

@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from cvae_utils.labels import UNKNOWN
 from cvae_utils.storage import DataError
@@ -47,8 +48,8 @@ WEAK_SCAN = _part(r"(?:scan|v|fu|observer|reader|rater|annotator)[-_ ]?\d+|\d{8}
 WEAK_SLICE = _part(r"(?:sl|z|im|img|image)[-_ ]?(\d+)")
 #: What files are called, and not who is in them.
 WORDS = _part("gt|labels?|seg|segmentation|masks?|groundtruth|manual|sax?")
-#: Planes that are no short axis.
-LONG_AXIS = _part("la|lax|[234]ch|4d")
+#: What is no short-axis volume: planes along the heart, and series of volumes.
+OTHER_VOLUMES = _part("la|lax|[234]ch|4d")
 SUBJECT = _part("sub-[a-z0-9]+")  # of BIDS: that, and nothing else, is the patient
 
 
@@ -104,9 +105,9 @@ def understand(names: Iterable[str], is_slice: Callable[[str], bool]) -> dict[st
     """What names, paths with / between folders, say by themselves, {name: Name}.
 
     is_slice: whether the file of that name holds a single slice. Raises DataError for a name of a
-    long-axis plane, which is no short-axis slice.
+    long-axis plane or of a series.
     """
-    if planes := [name for name in names if LONG_AXIS.search(ENDING.sub("", name))]:
+    if planes := [name for name in names if OTHER_VOLUMES.search(ENDING.sub("", name))]:
         raise DataError(f"{planes[0]}: expected short-axis volumes, found a name of another plane "
                         f"or of a series ({len(planes)} such). Narrow the pattern, for instance "
                         "to '**/*_SA_*.nii.gz'.")
@@ -120,12 +121,11 @@ def _read(name: str) -> Name:
     phases = {match.upper() for match in PHASE.findall(name)}
     phase = phases.pop() if len(phases) == 1 else UNKNOWN
     rest = _without(name, *(() if phase == UNKNOWN else (PHASE,)))
-    moment, scan, one_slice = [MOMENT], [SCAN], [SLICE]
-    weak = WEAK_MOMENT, WEAK_SCAN, WEAK_SLICE
-    if re.search(r"\d", _without(rest, MOMENT, SCAN, SLICE, *weak, WORDS)):
-        for parts, other in zip((moment, scan, one_slice), weak):
-            parts.append(other)
-    who = _without(rest, *moment, *scan, *one_slice, WORDS)
+    kinds = ((MOMENT, WEAK_MOMENT), (SCAN, WEAK_SCAN), (SLICE, WEAK_SLICE))
+    if not re.search(r"\d", _without(rest, *chain(*kinds), WORDS)):
+        kinds = ((MOMENT,), (SCAN,), (SLICE,))
+    moment, scan, one_slice = kinds
+    who = _without(rest, *chain(*kinds), WORDS)
     if not who:  # frame12_ED.nii.gz: then that is the patient
         return Name(_without(rest, WORDS) or rest, phase)
     if subject := SUBJECT.search(who):
@@ -162,7 +162,7 @@ def _numbered(found: dict[str, Name], is_slice: Callable[[str], bool]) -> dict[s
     They are slices if the files hold one slice each, and scans if no number has two digits. Else
     they are numbers of patients, site1_001 to site1_040.
     """
-    for count in (1, 2, 3, 1):
+    for count in (1, 2, 3, 1):  # once more, for a name that ends in a number when two are joined
         split = re.compile(rf"((?:.*/)?[^/]*\d[^/]*?)((?:{SEPARATORS}+\d+){{{count}}})")
         parts = {name: match for name, said in found.items()
                  if (match := split.fullmatch(said.patient)) and said.slice is None}

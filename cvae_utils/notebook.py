@@ -1,7 +1,6 @@
 """What the first cell of every notebook does: profile, data, seed, device and folders."""
 
 import functools
-import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -313,11 +312,8 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     CVAE_PROCESSES trains on so many GPUs at once. Raises acdc.DataError or ValueError if a setting
     or the data set cannot be used.
     """
-    if not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed: expected a whole number, 0 or more, found {seed!r}")
-    if split_by not in dataset.LEAST:
-        raise ValueError(f"split_by: expected one of {', '.join(dataset.LEAST)}, found "
-                         f"{split_by!r}")
+    profiles.whole("seed", seed, least=0)
+    profiles.choice("split_by", split_by, dataset.LEAST)
     pd.set_option("display.width", 400, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
     profile = profiles.active_profile()
@@ -327,17 +323,25 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
             and (download.is_unfinished(target) or not target.is_dir())):
         download.download(target, accept_licence=True)
     source = dataset.find_source(out / "data", profile, REPOSITORY, seed, labels, pattern)
-    whole = source.name == "ACDC" and source.patients == len(acdc.OFFICIAL) // 4
-    apart = (profile.name if profile.name != profiles.PUBLISHED else "") if whole else (
-        f"ACDC-{source.patients}" if source.name == "ACDC" else source.name)
-    figures = out / "figures" / (apart if out == REPOSITORY else "")
     study = Study(section, profile, source, hardware.best_device(), _processes(), seed, split_by,
-                  out / "data", figures)
+                  out / "data", _figure_folder(out, source, profile))
     print(study.stamp)
     if source.name not in ("ACDC", "phantom") and dataset.labels_seem_swapped(study.slices.aligned):
         print("MYO encloses what is read as RV, and not LV: the labels seem to mean something "
               "else. Say what: CVAE_LABELS=MNMS, or begin(..., labels={value: name}).")
     return study
+
+
+def _figure_folder(out: Path, source: dataset.Source, profile: profiles.Profile) -> Path:
+    """Where figures and results go: see begin."""
+    folder = out / "figures"
+    if out != REPOSITORY:
+        return folder
+    if source.name != "ACDC":
+        return folder / source.name
+    if source.patients < len(acdc.OFFICIAL):
+        return folder / f"ACDC-{source.patients}"
+    return folder if profile.name == profiles.PUBLISHED else folder / profile.name
 
 
 def _processes() -> int:

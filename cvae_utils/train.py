@@ -63,7 +63,7 @@ STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES,
                 *(f"gradient_{label.name}" for label in Label),
                 *(f"area_{name}" for name in STRUCTURE_NAMES))
 #: How the slices can be split: see dataset.split, and protocol.official_split for the last.
-SPLITS = ("patient", "slice", "official")
+SPLITS = (*dataset.LEAST, "official")
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 
 
@@ -531,7 +531,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sharp", action="store_true",
                         help="the wider model that trains longer, on augmented slices")
     parser.add_argument("--seed", type=int, default=0, help="of weights, noise and split")
-    parser.add_argument("--split-by", choices=("patient", "slice"), default="patient")
+    parser.add_argument("--split-by", choices=dataset.LEAST, default="patient")
     parser.add_argument("--precision", choices=PRECISIONS, default="",
                         help="default: the fastest that the device has")
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays in long runs")

@@ -5,8 +5,9 @@ short-axis slices sees it: x to the right of the screen, y down, z from slice to
 
     voxel size   pixdim. The affine must agree, unless its columns have length 1: ACDC's own files
                  keep directions alone in the sform, and the voxel size in pixdim and the qform.
-    slice axis   the file's own: the one with a single slice, else the clearly coarser one, else the
-                 third. It need not be near an anatomical axis: a true short-axis plane is oblique.
+    slice axis   the file's own: the one with a single slice, else the clearly coarser one. It need
+                 not be near an anatomical axis: a true short-axis plane is oblique. Of nearly cubic
+                 voxels it is the head-to-feet axis in a straight stack, else the file's third.
     in-plane     seen from the side of the apex (from the feet, the left or the front): x towards
                  the patient's left, y towards the feet or the back, whichever axes come nearest to
                  that. For an axial stack these are the axes L, P, S of ACDC.
@@ -14,6 +15,7 @@ short-axis slices sees it: x to the right of the screen, y down, z from slice to
 Formats: NIfTI-1 and NIfTI-2 in one file, MGH; each also compressed by gzip.
 """
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -74,35 +76,81 @@ class Volume:
     step: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A volume as it is stored: data (A, B, C) along the file's axes; mm: its voxel size by pixdim,
+    (3,), or (2,) where a single slice states no thickness. affine: (4, 4), None if the header has
+    no directions; affine_mm: (3,), its voxel size; doubt: what speaks against it. step: see
+    Volume."""
+
+    data: np.ndarray
+    mm: np.ndarray
+    affine: np.ndarray | None
+    affine_mm: np.ndarray
+    doubt: str
+    step: float
+
+
 def read_volume(path: Path) -> Volume:
-    """Read a file with one volume, or one slice; see above how it comes to lie.
+    """Read a file with one volume, or one slice, and bring its axes to x, y, z.
+
+    Raises DataError if it cannot be read, is of another format, not of three dimensions, or if its
+    voxel size is not that of slices.
+    """
+    stored = _load(Path(path))
+    data = stored.data
+    said = slice(3 if data.shape[2] > 1 else 2)  # a single slice need not agree on its thickness
+    if not np.allclose(stored.mm[said], stored.affine_mm[:len(stored.mm)][said], rtol=0.01):
+        raise DataError(f"{path}: expected one voxel size, found {stored.mm} mm as pixdim and "
+                        f"{stored.affine_mm} mm in the affine. Save the file with one for both.")
+    thickness = next(mm for mm in (*stored.mm[2:], stored.affine_mm[2], 1.0) if mm > 0)
+    spacing_mm = np.array([*stored.mm[:2], thickness], dtype=np.float32).astype(float)
+    if not ((spacing_mm >= 0.01) & (spacing_mm <= 100)).all():
+        raise DataError(f"{path}: expected a voxel size of 0.01 to 100 mm, found {spacing_mm}. "
+                        "Save the file with its voxel size in mm.")
+    directions, notices = None, [stored.doubt]
+    if stored.affine is not None:
+        directions = stored.affine[:3, :3] / np.linalg.norm(stored.affine[:3, :3], axis=0)
+        if not abs(np.linalg.det(directions)) > 0.5:
+            raise DataError(f"{path}: expected an affine with three directions, found "
+                            f"{stored.affine[:3, :3].tolist()}. Save the file with the affine of "
+                            "its grid.")
+    axis, assumed = _slice_axis(data.shape, spacing_mm, directions)
+    notices.append(assumed)
+    if directions is None:
+        order, signs = [a for a in range(3) if a != axis] + [axis], (1, 1, 1)
+        notices.append("no directions in the header (both form codes are 0): read as stored, x to "
+                       "the patient's left and y to the back")
+    else:
+        order, signs = _as_seen(directions, axis)
+    spacing_mm = spacing_mm[order]
+    if spacing_mm[:2].max() > 2 * spacing_mm[:2].min():
+        raise DataError(f"{path}: expected slices of nearly square pixels, found pixels of "
+                        f"{spacing_mm[:2]} mm in slices {spacing_mm[2]} mm apart. Save the file "
+                        "with the voxel size of its grid.")
+    return Volume(data.transpose(order)[tuple(np.s_[::sign] for sign in signs)], spacing_mm,
+                  "; ".join(filter(None, notices)), stored.step)
+
+
+def _load(path: Path) -> _Stored:
+    """What a file holds, in three dimensions.
 
     The whole file is decompressed before it is parsed, so that gzip's checksum is verified and a
-    truncated file cannot pass as a volume with fewer slices. Raises DataError if that fails, if the
-    file is of another format, not of three dimensions, or if its voxel size is not that of slices.
+    truncated file cannot pass as a volume with fewer slices.
     """
-    remedy = "The file looks damaged: copy or download it again."
-    try:
-        raw = Path(path).read_bytes()
+    with _named(path):
+        raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
             raw = _unzip(raw)
-        if other := _other_format(raw):
-            raise DataError(f"{path}: expected a NIfTI volume, found {other}.")
-        if raw[:4] == MGH and raw[28:30] == b"\0\0":
-            raise DataError(f"{path}: expected a voxel size and directions, found an MGH file "
-                            "without (its goodRASFlag is 0). Convert it to NIfTI with both.")
-        with np.errstate(all="ignore"):  # numbers that overflow are refused below
-            image, stored_mm = _open_image(raw)
-            data = np.asanyarray(image.dataobj)
-            affine, affine_mm, doubt = _affine(image, stored_mm)
-    except DataError:
-        raise
-    except (OSError, EOFError, zlib.error, ValueError, OverflowError,
-            KeyError, TypeError, nib.freesurfer.mghformat.MGHError,
-            nib.spatialimages.HeaderDataError, nib.filebasedimages.ImageFileError,
-            nib.wrapstruct.WrapStructError) as error:
-        raise DataError(f"{path}: expected a NIfTI volume, but it cannot be read "
-                        f"({type(error).__name__}: {error}). {remedy}") from None
+    if other := _other_format(raw):
+        raise DataError(f"{path}: expected a NIfTI volume, found {other}.")
+    if raw[:4] == MGH and raw[28:30] == b"\0\0":
+        raise DataError(f"{path}: expected a voxel size and directions, found an MGH file without "
+                        "(its goodRASFlag is 0). Convert it to NIfTI with both.")
+    with _named(path), np.errstate(all="ignore"):  # numbers that overflow are refused later
+        image, stored_mm = _open_image(raw)
+        data = np.asanyarray(image.dataobj)
+        found = _affine(image, stored_mm)
     while data.ndim > 3 and data.shape[-1] == 1:  # a series of one frame
         data = data[..., 0]
     if data.ndim == 2:
@@ -112,35 +160,21 @@ def read_volume(path: Path) -> Volume:
                         "each frame of a 4-D series as a file of its own.")
     if data.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected one number a voxel, found {data.dtype}.")
-    said = [k for k in range(len(stored_mm)) if k < 2 or data.shape[2] > 1]  # not of one slice
-    if not np.allclose(stored_mm[said], affine_mm[said], rtol=0.01):
-        raise DataError(f"{path}: expected one voxel size, found {stored_mm} mm as pixdim and "
-                        f"{affine_mm} mm in the affine. Save the file with one for both.")
-    thickness = [mm for mm in (*stored_mm[2:], affine_mm[2], 1.0) if mm > 0][0]
-    spacing_mm = np.array([*stored_mm[:2], thickness], dtype=np.float32).astype(float)
-    if not ((spacing_mm >= 0.01) & (spacing_mm <= 100)).all():
-        raise DataError(f"{path}: expected a voxel size of 0.01 to 100 mm, found {spacing_mm}. "
-                        "Save the file with its voxel size in mm.")
-    directions = None if affine is None else affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    if directions is not None and not abs(np.linalg.det(directions)) > 0.5:
-        raise DataError(f"{path}: expected an affine with three directions, found "
-                        f"{affine[:3, :3].tolist()}. Save the file with the affine of its grid.")
-    axis, notice = _slice_axis(data.shape, spacing_mm, directions)
-    notice = "; ".join(filter(None, (doubt, notice)))
-    if directions is None:
-        order, signs = [a for a in range(3) if a != axis] + [axis], (1, 1, 1)
-        notice = ("no directions in the header (both form codes are 0): read as stored, x to the "
-                  "patient's left and y to the back")
-    else:
-        order, signs = _as_seen(directions, axis)
-    spacing_mm = spacing_mm[order]
-    if spacing_mm[:2].max() > 2 * spacing_mm[:2].min():
-        raise DataError(f"{path}: expected slices of nearly square pixels, found pixels of "
-                        f"{spacing_mm[:2]} mm in slices {spacing_mm[2]} mm apart. Save the file "
-                        "with the voxel size of its grid.")
-    step = getattr(image.dataobj, "slope", 1.0) if data.dtype.kind == "f" else 0.0
-    return Volume(data.transpose(order)[tuple(np.s_[::sign] for sign in signs)], spacing_mm, notice,
-                  0.0 if step == 1 else abs(float(step)))
+    slope = abs(float(getattr(image.dataobj, "slope", 1.0))) if data.dtype.kind == "f" else 1.0
+    return _Stored(data, stored_mm, *found, step=0.0 if slope == 1 else slope)
+
+
+@contextlib.contextmanager
+def _named(path: Path):
+    """Whatever a damaged file makes fail within this becomes a DataError that names it."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError, KeyError, TypeError,
+            nib.freesurfer.mghformat.MGHError, nib.spatialimages.HeaderDataError,
+            nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError) as error:
+        raise DataError(f"{path}: expected a NIfTI volume, but it cannot be read "
+                        f"({type(error).__name__}: {error}). The file looks damaged: copy or "
+                        "download it again.") from None
 
 
 def _unzip(compressed: bytes) -> bytes:

@@ -5,8 +5,8 @@
     python scripts/populations.py "no RV" --notebooks 02 03   and these notebooks
 
 Each population is made of phantom hearts in a temporary folder and studied in the profile `smoke`:
-about two minutes each on two CPU cores. A notebook that fails is named with its cell, and the next
-one runs. A population whose data must be refused passes if the first cell does so.
+two to five minutes each on two CPU cores. A notebook that fails is named with its cell, and the
+next one runs. A population whose data must be refused passes if the first cell does so.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from cvae_utils.labels import Label  # noqa: E402
 
 NOTEBOOKS = storage.REPOSITORY / "notebooks"
 ANSWERS = {True: "+", False: "-", None: "?"}
-#: A short-axis stack as it lies in a scanner: its normal points to the left, the front and down.
+#: From slice to slice of an oblique stack, in R, A, S: to the right, to the back and down.
 NORMAL = np.array([0.68, -0.56, -0.47])
 
 

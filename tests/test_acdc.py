@@ -319,15 +319,26 @@ def test_a_folder_that_is_reached_in_two_ways_is_read_once_and_never_lost(tmp_pa
         assert [f.patient for f in list_volumes(tmp_path / "data", pattern)] == patients
 
 
-def test_one_file_under_two_names_is_said_to_be_one(tmp_path, capsys):
+def test_one_file_under_two_names_is_said_to_be_one(tmp_path):
     frames = list_volumes(plain(tmp_path, "p1_ED.nii", "p9_ED.nii", "p9_ES.nii"), "*")
-    acdc.fingerprint(frames)
-    assert "p9_ED.nii holds the same labels as " in (said := capsys.readouterr().err)
+    said = acdc.copies(frames, acdc.hash_files(frames))
+    assert "p9_ED.nii holds the same labels as " in said
     assert "p1_ED.nii of another patient (2 such)" in said
     for name in ("p1_ED.nii", "p9_ED.nii", "p9_ES.nii"):  # there may be many empty volumes
         write(tmp_path / name, nifti(LABELS * 0))
-    acdc.fingerprint(frames)
-    assert not capsys.readouterr().err
+    assert acdc.copies(frames, acdc.hash_files(frames)) == ""
+    own = [replace(frame, patient="p1") for frame in frames]
+    assert acdc.copies(own, acdc.hash_files(own)) == ""
+
+
+def test_what_is_wrong_with_files_that_are_not_asked_for_does_not_matter(tmp_path):
+    root = plain(tmp_path / "data", "p1_ED_gt.nii")
+    (root / "p1_ED.nii").symlink_to(tmp_path / "gone")  # an image that was not fetched
+    (root / "odd\rname.txt").write_text("")
+    for pattern in ("*_gt.nii", r"(?P<patient>p\d)_(?P<phase>E.)_gt"):
+        assert [f.patient for f in list_volumes(root, pattern)] == ["p1"]
+    with pytest.raises(DataError, match="found none among 3 files"):
+        list_volumes(root, "*.mgz")
 
 
 @pytest.mark.parametrize("name", ["p\r1_ED.nii", "p\x071_ED.nii", b"Jos\xe9_ED.nii"])
