@@ -265,10 +265,13 @@ class Study:
         print(stamp or self.stamp)
         return table.map(form.format) if form else table
 
-    def claim(self, claim: str, holds: bool | None, numbers: str) -> None:
-        """Answer a claim of the report, print the answer, and keep it for the results file. The
-        last answer to a claim counts."""
-        holds = None if holds is None else bool(holds)
+    def claim(self, claim: str, holds: bool | None, numbers: str, unless: str = "") -> None:
+        """Answer a claim of the report, print the answer, and keep it for the results file.
+
+        unless: why this data cannot tell, if it cannot; that is then the answer. The last answer to
+        a claim counts.
+        """
+        holds, numbers = _answer(holds, numbers, unless)
         # A cell that is run again answers again, and does not claim anew.
         place = next((n for n, known in enumerate(self.claims) if known["claim"] == claim),
                      len(self.claims))
@@ -359,17 +362,17 @@ def check(statement: str, holds) -> None:
     print(f"checked: {statement}")
 
 
-def unless(reason: str, holds: bool | None, numbers: str) -> tuple[bool | None, str]:
-    """What a claim or a finding is answered: `holds` and its numbers, unless there is a reason why
-    this data cannot tell; then None, and the reason."""
-    return (None, reason[0].upper() + reason[1:]) if reason else (holds, numbers)
-
-
-def finding(statement: str, holds: bool | None, numbers: str = "") -> None:
+def finding(statement: str, holds: bool | None, numbers: str = "", unless: str = "") -> None:
     """Say whether something holds on this data that need not hold on any: nothing is asserted.
 
-    holds: None if this data cannot tell. numbers: what it was measured by, or why it cannot be
-    told.
+    holds: None if it cannot be told. numbers: what it was measured by. unless: why this data cannot
+    tell, if it cannot; that is then the answer.
     """
-    verdict = FINDINGS[None if holds is None else bool(holds)]
-    print(f"{verdict}: {statement}" + (f" ({numbers})" if numbers else ""))
+    holds, numbers = _answer(holds, numbers, unless)
+    print(f"{FINDINGS[holds]}: {statement}" + (f" ({numbers})" if numbers else ""))
+
+
+def _answer(holds: bool | None, numbers: str, unless: str) -> tuple[bool | None, str]:
+    if unless:
+        return None, unless[0].upper() + unless[1:]
+    return (None if holds is None else bool(holds)), numbers

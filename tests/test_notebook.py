@@ -338,9 +338,14 @@ def test_finding_is_said_and_never_asserted(capsys, holds, numbers, said):
     assert capsys.readouterr().out == said
 
 
-def test_answer_gives_way_to_a_reason():
-    assert notebook.unless("", False, "0.1 of 3") == (False, "0.1 of 3")
-    assert notebook.unless("this data has no RV", True, "nan") == (None, "This data has no RV")
+def test_answer_gives_way_to_a_reason_why_it_cannot_be_told(study, capsys):
+    for reason, holds, numbers in (("", False, "0.1 of 3"), ("no RV here", None, "No RV here")):
+        capsys.readouterr()
+        study.claim("hearts are red", False, "0.1 of 3", unless=reason)
+        notebook.finding("hearts are red", False, "0.1 of 3", unless=reason)
+        printed = capsys.readouterr().out
+        assert study.claims[-1] == {"claim": "hearts are red", "holds": holds, "numbers": numbers}
+        assert printed.endswith(f"{notebook.FINDINGS[holds]}: hearts are red ({numbers})\n")
 
 
 def test_study_says_which_structures_and_patients_it_lacks(environment):
