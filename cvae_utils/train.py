@@ -279,7 +279,7 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
     make_bar = tqdm if accelerator.num_processes == 1 else plain_tqdm  # no widgets in a fork
     bar = make_bar(desc=f"beta {config.beta:g}", total=profile.epochs, initial=done.epoch,
                    disable=not (progress and accelerator.is_main_process), smoothing=0,
-                   mininterval=0.5, bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs "
+                   bar_format="{l_bar}{bar}| {n:.1f}/{total} epochs "
                    "[{elapsed}<{remaining}{postfix}]")
     try:
         if done.epoch == 0:
@@ -334,7 +334,7 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
             done.seconds += time.monotonic() - started
             writer.save(everything())
             bar.set_postfix(loss=f"{row['validation_loss']:.3f}",
-                            Dice=f"{row['validation_dice']:.3f}")
+                            Dice=f"{row['validation_dice']:.3f}", refresh=False)
         writer.flush()
     finally:
         bar.close()
