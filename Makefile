@@ -1,28 +1,33 @@
-# make run    virtual environment, packages, the notebooks from top to bottom, figures;
+# make run    virtual environment, packages, notebooks 01 to 05 from top to bottom, figures;
 #             make run NOTEBOOKS="01 02" for those whose names start so
+# make study  the same for the notebooks beyond the report, 06 and later
 # make test   the same set-up; unit tests, then the notebooks against their stored outputs
 # make lab    the same set-up; JupyterLab
-# make lint   ruff
+# make lint   ruff, and import-linter: who may import whom (pyproject.toml)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: run test lab lint
+.PHONY: run study test lab lint
 
 run: $(READY)
-	$(BIN)/python notebooks/run_all.py $(NOTEBOOKS)
+	$(BIN)/python scripts/run_notebooks.py $(NOTEBOOKS)
+
+study: $(READY)
+	$(BIN)/python scripts/run_notebooks.py --beyond
 
 test: $(READY)
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 tests
+	$(BIN)/python -m pytest --nbval -n logical --maxprocesses 8 --dist loadfile notebooks
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("expected Python 3.11 or newer, found %d.%d: set PYTHON=/path/to/python3.11" % v[:2])'

@@ -18,26 +18,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-from lab import opened_notebook  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from lab import opened_notebook
 
-from cvae_utils import results  # noqa: E402
-from cvae_utils.storage import machine  # noqa: E402
+from cvae_utils import results_file
+from cvae_utils.files import REPOSITORY, machine
 
 MOVES, PLAIN_MOVES, DRAGS, FILMED_MOVES, RUN = 100, 30, 10, 40, "quick-beta1000"
 CELLS = (f"""
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
-from cvae_utils import atlas, panels
-from cvae_utils.exploration import Exploration
-from cvae_utils.explorer import Explorer
-explorer = Explorer([atlas.pretrained({RUN!r})])
+from cvae_utils.explorer import atlas, panels
+from cvae_utils.explorer.walk import Exploration
+from cvae_utils.explorer.widget import Explorer
+explorer = Explorer([atlas.PRETRAINED / {RUN!r}])
 explorer.widget
 """, f"""
 %matplotlib inline
 import ipywidgets as widgets
-state = Exploration(atlas.pretrained({RUN!r}))
+state = Exploration(atlas.load(atlas.PRETRAINED / {RUN!r}))
 slider = widgets.FloatSlider(min=-3, max=3, step=0.1)
 slider.add_class("plain-slider")
 out = widgets.Output()
@@ -160,7 +160,7 @@ def main() -> None:
     with opened_notebook(CELLS) as page:
         found = measure(page) | {"machine": machine(), "run": RUN,
                                  "browser": page.context.browser.version}
-    results.record(Path(__file__).resolve().parent, "explorer_browser", found)
+    results_file.record(Path(__file__).resolve().parent, "explorer_browser", found)
     for name, title in (("heart_ms", "new heart"), ("all_ms", "all five panels"),
                         ("plain_ms", "plain way: a figure in an Output")):
         print(f"{title:32s}{found[name]['median']:6.0f} ms, 95 %: {found[name]['p95']:.0f} ms")

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from cvae_utils import atlas, exploration, explorer, latents, panels, results  # noqa: E402
-from cvae_utils.storage import machine  # noqa: E402
+from cvae_utils import results_file
+from cvae_utils.explorer import atlas, panels, walk, widget
+from cvae_utils.files import machine
+from cvae_utils.model import encoding
 
 MOVES, PLAIN_MOVES, RUN = 100, 20, "quick-beta1000"
 
@@ -30,13 +32,15 @@ def milliseconds(act, values) -> np.ndarray:
 
 
 def main() -> None:
-    shown = explorer.Explorer([atlas.pretrained(RUN)])
-    state, live = shown.state, shown._panels[0]
+    shown = widget.Explorer([atlas.PRETRAINED / RUN])
+    state = shown.state
+    live = [panels.Live(kind, state.atlas, state.coordinates) for kind in shown.pictures]
+    background = panels.strip_background(state.view().strip)
     # The search costs the same whatever slices it looks through: here the model's own hearts.
     count = len(state.atlas.table)
-    hearts = latents.decode(state.atlas.run.model, state.atlas.posterior.mu)
+    hearts = encoding.decode(state.atlas.run.model, state.atlas.posterior.mu)
     state.slices = ()
-    state._training[RUN] = exploration.SliceSearch(hearts)
+    state._training[RUN] = walk.SliceSearch(hearts)
     values = np.round(np.linspace(-3, 3, MOVES), 1)
 
     def parts(value):
@@ -48,8 +52,7 @@ def main() -> None:
             f"measure, nearest of {count} slices": lambda: state.measure(label_map),
             "place in the UMAP plane": state.place,
             "draw the heart": lambda: panels.png(panels.heart_picture(view)),
-            "draw the strip": lambda: panels.png(panels.strip_picture(shown._drawn_strip[1],
-                                                                      view.value)),
+            "draw the strip": lambda: panels.png(panels.strip_picture(background, view.value)),
             **{f"draw the {type(one.panel).__name__.lower()}": lambda one=one: one.png(view)
                for one in live},
         }
@@ -76,7 +79,7 @@ def main() -> None:
               "parts_ms": {name: np.median(times) for name, times in costs.items()},
               "plain_ms": {"median": np.median(plain_times)},
               "ratio": np.median(plain_times) / np.median(whole)}
-    results.record(Path(__file__).resolve().parent, "explorer_kernel", record)
+    results_file.record(Path(__file__).resolve().parent, "explorer_kernel", record)
     for name, cost in record["parts_ms"].items():
         print(f"{name:45s}{cost:8.2f} ms")
     print(f"{'one move, everything':45s}{np.median(whole):8.2f} ms (95 %: "

@@ -1,5 +1,5 @@
 """The training loop that projects of this kind usually have: what benchmarks/training.py compares
-with. The same layers, loss, data, batch, optimiser and validation as cvae_utils.train, written
+with. The same layers, loss, data, batch, optimiser and validation as model.training, written
 down the straightforward way: float32, one-hot tensors (4, S, S) made sample by sample in a Dataset,
 torch's own transposed convolution, and loss terms that are read at every step.
 """
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from cvae_utils.dataset import Slices
+from cvae_utils.data.slices import Slices
 from cvae_utils.labels import CLASS_COUNT
-from cvae_utils.losses import loss_terms
-from cvae_utils.model import ConvVAE, Upsample
+from cvae_utils.model.losses import loss_terms
+from cvae_utils.model.network import ConvVAE, Upsample
+from cvae_utils.model.training import learning_rate_factor
 from cvae_utils.profiles import Profile
-from cvae_utils.train import learning_rate_factor
 
 
 class PlainVAE(ConvVAE):

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-from cvae_utils import acdc, align, dataset, phantom, results  # noqa: E402
-from cvae_utils.labels import Label  # noqa: E402
-from cvae_utils.storage import machine  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cvae_utils import results_file
+from cvae_utils.data import acdc, alignment, phantom, sources
+from cvae_utils.data.slices import align_all
+from cvae_utils.files import machine
+from cvae_utils.labels import Label
 
 PATIENTS, SCALES, SCALE_SIZE, PLAIN_SIZE, TURNS = 60, (1, 10, 100), 64, 128, 3
 
@@ -43,32 +44,32 @@ def multiply(root: Path, target: Path, times: int) -> Path:
 
 def measure(root: Path, size: int, workers: int) -> dict:
     """Align a data set in this process: seconds, slices, and the peak of memory in MB."""
-    source = dataset.open_source("phantom", root)
+    source = sources.open_source("phantom", root)
     _warm_up(source, size)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        dataset.align_all(source, size, Path(folder), progress=False, workers=workers)
+        align_all(source, size, Path(folder), progress=False, workers=workers)
         seconds = time.perf_counter() - start
         slices = len(np.load(Path(folder) / "aligned.npy", mmap_mode="r"))
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "slices": slices, "peak_mb": kilobytes / 1024}
 
 
-def _warm_up(source: dataset.Source, size: int) -> None:
+def _warm_up(source: sources.Source, size: int) -> None:
     volume = acdc.read_frame(source.frames[0])  # compiles, or loads what was compiled before
-    align.align_volume(volume.data, volume.spacing_mm, size)
+    alignment.align_volume(volume.data, volume.spacing_mm, size)
 
 
 def compare(root: Path) -> dict:
     """Milliseconds a slice, reading included, of this package and of the plain ways, in turns."""
-    source = dataset.open_source("phantom", root)
+    source = sources.open_source("phantom", root)
     _warm_up(source, PLAIN_SIZE)
     slices = len(plain(source.frames, turn_by_nearest)[0])
     seconds = {"here": [], "linear": [], "nearest": []}
     for _ in range(TURNS):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            dataset.align_all(source, PLAIN_SIZE, Path(folder), progress=False, workers=1)
+            align_all(source, PLAIN_SIZE, Path(folder), progress=False, workers=1)
             seconds["here"].append(time.perf_counter() - start)
         for name, turn in (("linear", turn_by_class), ("nearest", turn_by_nearest)):
             start = time.perf_counter()
@@ -101,10 +102,10 @@ def plain(frames: list[acdc.Frame], turn_one) -> tuple[np.ndarray, np.ndarray]:
     for volume in volumes:
         spacing, maps = volume.spacing_mm[:2], volume.data.T
         maps = maps[(maps == Label.LV).any(axis=(1, 2))]
-        angles = align.slice_angles(maps, spacing)
-        centres = np.array([align.centroid_mm(m == Label.LV, spacing) for m in maps])
+        angles = alignment.slice_angles(maps, spacing)
+        centres = np.array([alignment.centroid_mm(m == Label.LV, spacing) for m in maps])
         for stack, turns in zip(stacks, (angles, 0 * angles)):
-            half = int(np.ceil(align.half_side_mm(maps, centres, turns, spacing) / spacing[0]))
+            half = int(np.ceil(alignment.half_side_mm(maps, centres, turns, spacing) / spacing[0]))
             for label_map, centre, turn in zip(maps, centres / spacing, turns):
                 stack.append(turn_one(label_map, -np.degrees(turn), centre, half).astype(np.uint8))
     return tuple(map(np.stack, stacks))
@@ -137,7 +138,7 @@ def main() -> None:
              "memory_100x_over_10x": alone[100]["peak_mb"] / alone[10]["peak_mb"],
              "plain_ms": beside, "ratio": beside["linear"] / beside["here"],
              "ratio_nearest": beside["nearest"] / beside["here"]}
-    results.record(Path(__file__).resolve().parent, "preprocess", found)
+    results_file.record(Path(__file__).resolve().parent, "preprocess", found)
     print(f"100x over 10x: time a slice {found['time_100x_over_10x']:.2f}, peak memory "
           f"{found['memory_100x_over_10x']:.2f}; {beside['here']:.2f} ms a slice, plain way "
           f"{beside['linear']:.2f} ({found['ratio']:.1f} times), by nearest neighbours "

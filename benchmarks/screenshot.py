@@ -6,15 +6,17 @@
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
-from lab import opened_notebook  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from lab import opened_notebook
+
+from cvae_utils.files import REPOSITORY
 
 CELL = f"""
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
-from cvae_utils.atlas import pretrained_folders
-from cvae_utils.explorer import Explorer
+from cvae_utils.explorer.atlas import pretrained_folders
+from cvae_utils.explorer.widget import Explorer
 explorer = Explorer(pretrained_folders())
 explorer.group.value, explorer.phase.value = "HCM", "ED"
 explorer.sliders[0].value = 1.5

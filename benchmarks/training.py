@@ -7,8 +7,8 @@
 
 Each way is a process of its own that trains so many optimiser steps when it is told to and waits
 otherwise, so that all ways take turns on a machine that they have to themselves; medians over the
-rounds are given, the first round warms up. "here" is train.fit itself, in one epoch that is long
-enough for all rounds; a hook after each optimiser step counts them. In the same turns a large
+rounds are given, the first round warms up. "here" is training.fit itself, in one epoch that is
+long enough for all rounds; a hook after each optimiser step counts them. In the same turns a large
 product and convolution are timed: what the machine can do at most. Written to
 benchmarks/results.json, of a GPU in sections of their own.
 """
@@ -34,23 +34,20 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-BENCHMARKS = Path(__file__).resolve().parent
-sys.path.insert(0, str(BENCHMARKS.parent))
-import plain_loop  # noqa: E402
-from training_memory import status_mb  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import plain_loop
+from training_memory import BENCHMARKS, status_mb
 
-from cvae_utils import (  # noqa: E402
-    dataset,
-    evaluation,
-    hardware,
-    latents,
-    model,
-    results,
-    runs,
-    train,
-)
-from cvae_utils.profiles import PROFILES, Profile  # noqa: E402
-from cvae_utils.storage import REPOSITORY, machine, output_root  # noqa: E402
+from cvae_utils import results_file, sweep
+from cvae_utils.analysis import run_results
+from cvae_utils.data import sources, splits
+from cvae_utils.data.slices import Slices, load_or_align
+from cvae_utils.files import REPOSITORY, machine, output_root
+from cvae_utils.model import encoding, hardware, network, training
+from cvae_utils.model.runs import Compute
+from cvae_utils.model.training import RunConfig
+from cvae_utils.profiles import PROFILES, Profile
+from scripts import write_tables
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would share torch's threads and memory
 DEVICE = hardware.best_device()
@@ -141,12 +138,11 @@ def train_in_rounds(pipe, way: str, shape: Profile, steps: int, rounds: int) -> 
         if way in CHOICES:
             CHOICES[way]()
         accelerator = hardware.make_accelerator(compiled=way == "compiled")
-        stop.precision = train.PRECISIONS[accelerator.mixed_precision]
+        stop.precision = training.PRECISIONS[accelerator.mixed_precision]
         with hardware.freed_memory_is_reused():
             stop.wait()
-            trained, *_ = train.fit(train.RunConfig(shape, 1.0), slices, split, accelerator,
-                                    progress=False)
-        vae = runs.build_model(asdict(shape))  # as a run is when it is loaded
+            trained, *_ = training.fit(RunConfig(shape, 1.0), slices, split, accelerator)
+        vae = network.build_model(asdict(shape))  # as a run is when it is loaded
         vae.load_state_dict(trained.state_dict())
         vae.to(DEVICE).eval()
     one = np.array(slices.aligned[:1])
@@ -157,19 +153,19 @@ def train_in_rounds(pipe, way: str, shape: Profile, steps: int, rounds: int) -> 
 
 def without_channels_last() -> None:
     def contiguous(label_maps):
-        return model.one_hot(label_maps).contiguous()
+        return network.one_hot(label_maps).contiguous()
 
-    train.one_hot, torch.channels_last = contiguous, torch.contiguous_format
+    training.one_hot, torch.channels_last = contiguous, torch.contiguous_format
 
 
 def without_elu_in_place() -> None:
     def build(shape: dict):
-        vae = runs.build_model(shape)
+        vae = network.build_model(shape)
         for layer in vae.modules():
             layer.inplace = False
         return vae
 
-    train.build_model = build
+    training.build_model = build
 
 
 def without_fused_optimiser() -> None:
@@ -182,7 +178,7 @@ CHOICES = {
     "bfloat16": lambda: setattr(hardware, "mixed_precision", lambda device: "no"),
     "freed memory reused": lambda: setattr(hardware, "freed_memory_is_reused",
                                            contextlib.nullcontext),
-    "upsampling as a matrix product": lambda: setattr(model.Upsample, "forward",
+    "upsampling as a matrix product": lambda: setattr(network.Upsample, "forward",
                                                       nn.ConvTranspose2d.forward),
     "channels-last": without_channels_last,
     "ELU in place": without_elu_in_place,
@@ -248,7 +244,7 @@ def latency(vae, one: np.ndarray, times: int = 20) -> dict[str, float]:
         acts = (lambda: plain_loop.reconstruct(vae, torch.from_numpy(one[0])).cpu(),
                 lambda: plain_loop.decode(vae, torch.from_numpy(z).to(DEVICE)).cpu())
     else:
-        acts = lambda: latents.reconstruct(vae, one), lambda: latents.decode(vae, z)
+        acts = lambda: encoding.reconstruct(vae, one), lambda: encoding.decode(vae, z)
     return {name: 1000 * median([_seconds(act) for _ in range(times + 3)][3:])
             for name, act in zip(("reconstruct_ms", "decode_ms"), acts)}
 
@@ -274,11 +270,11 @@ def profile_of(size: int) -> Profile:
     return replace(PROFILES["report"], size=size, batch_size=BATCHES[size], phantom_patients=15)
 
 
-def load(shape: Profile) -> tuple[dataset.Slices, dict[str, np.ndarray]]:
+def load(shape: Profile) -> tuple[Slices, dict[str, np.ndarray]]:
     data = output_root() / "data"
-    source = dataset.find_source(data, shape, REPOSITORY)
-    slices = dataset.load_or_align(source, shape.size, data / "processed", progress=False)
-    return slices, dataset.split(slices.table)
+    source = sources.find_source(data, shape, REPOSITORY)
+    slices = load_or_align(source, shape.size, data / "processed", progress=False)
+    return slices, splits.split(slices.table)
 
 
 def flops_an_image(size: int, channels: int, latent_dim: int = 32) -> int:
@@ -363,11 +359,11 @@ def compare_dice(epochs: int) -> dict:
     for seed in DICE_SEEDS:
         accelerator = hardware.make_accelerator()
         with hardware.freed_memory_is_reused():
-            here, *_ = train.fit(train.RunConfig(shape, DICE_BETA, seed=seed), slices, split,
-                                 accelerator, progress=False)
+            here, *_ = training.fit(RunConfig(shape, DICE_BETA, seed=seed), slices, split,
+                                    accelerator)
         plain = plain_loop.train(shape, DICE_BETA, slices, split, DEVICE, seed)
         pairs.append({"seed": seed} | {
-            name: evaluation.evaluate(vae, slices, split, samples=10)["test_dice"]
+            name: run_results.evaluate(vae, slices, split, samples=10)["test_dice"]
             for name, vae in (("plain", plain), ("here", here))})
         print("seed {seed}: plain {plain:.3f}, here {here:.3f}".format(**pairs[-1]), flush=True)
     return {"pairs": pairs, "epochs": epochs, "beta": DICE_BETA, "size": shape.size,
@@ -376,19 +372,19 @@ def compare_dice(epochs: int) -> dict:
 
 
 def train_report(shape: Profile) -> dict:
-    """A whole training of a profile, as `python -m cvae_utils.train` does it, eager and compiled:
-    seconds, validation and what is kept of each epoch included, but not the final evaluation."""
+    """A whole training of a profile, as `python scripts/train.py` does it, eager and compiled:
+    seconds, validation and what is kept of each epoch included, but not what is measured then."""
     slices, split = load(shape)
     with worker(reach_peak) as call:
         peak = call()
-    config = train.RunConfig(shape, 1000.0, data=slices.fingerprint)
+    config = RunConfig(shape, 1000.0, data=slices.fingerprint)
     flops = flops_an_image(shape.size, shape.base_channels)
     found = {"profile": shape.name, "beta": config.beta, "data": slices.source, "ways": {},
              "peak_gflops": peak}
     for way in ("here", *["compiled"] * hardware.can_compile()):
         with tempfile.TemporaryDirectory() as folder:
-            run = train.load_or_train(config, slices, split, Path(folder),
-                                      train.Machinery(compiled=way == "compiled"))
+            run = sweep.train(sweep.Job(config, slices, split, Path(folder)),
+                              Compute(compiled=way == "compiled"))
         spent = run.environment
         images = len(run.steps) * min(shape.batch_size, len(split["train"]))
         rate = images / spent["seconds"]
@@ -419,18 +415,19 @@ def main() -> None:
     suffix = "_gpu" if ON_GPU else ""
     threads = {"machine": machine(), "threads": torch.get_num_threads()}
     if chosen.choices:
-        results.record(chosen.out, f"training_choices{suffix}", threads | {
+        results_file.record(chosen.out, f"training_choices{suffix}", threads | {
             "sizes": compare_choices(chosen.sizes, chosen.rounds)})
         return
     if chosen.dice:
-        results.record(chosen.out, f"training_dice{suffix}", threads | compare_dice(chosen.epochs))
+        results_file.record(chosen.out, f"training_dice{suffix}",
+                            threads | compare_dice(chosen.epochs))
         return
     if chosen.report:
         found = train_report(PROFILES["report"])
-        results.record(chosen.out, f"training_report{suffix}", threads | found)
+        results_file.record(chosen.out, f"training_report{suffix}", threads | found)
         print(found)
         return
-    ways = [way for way in results.WAYS if way != "compiled" or
+    ways = [way for way in write_tables.WAYS if way != "compiled" or
             hardware.can_compile() and not chosen.no_compile]
     if not sys.platform.startswith("linux") or ON_GPU:
         ways.remove("reused")  # what is reused is the processor's memory, by a setting of glibc
@@ -439,9 +436,9 @@ def main() -> None:
     best = best_of([row["peak_gflops"] for row in rows])
     for way in (way for row in rows for way in row["ways"].values()):
         way |= shares_of(best, way["gflops"], way["precision"])
-    results.record(chosen.out, f"training{suffix}",
-                   threads | {"matrix": MATRIX, "convolution": CHANNELS,
-                              "peak_gflops": best, "sizes": rows})
+    results_file.record(chosen.out, f"training{suffix}",
+                        threads | {"matrix": MATRIX, "convolution": CHANNELS, "peak_gflops": best,
+                                   "sizes": rows})
     for row in rows:
         for name, way in row["ways"].items():
             print(f"{row['size']:4d} {name:9s}{way['images_a_second']:8.1f} images/s "

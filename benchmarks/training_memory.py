@@ -3,7 +3,7 @@
     python benchmarks/training_memory.py
 
 The phantom of 60 patients is 1x; 100x is links to its files under other names. Each is trained in
-a process of its own for as many optimiser steps, as `python -m cvae_utils.train` does it: from the
+a process of its own for as many optimiser steps, as `python scripts/train.py` does it: from the
 list of the files and the aligned slices, which are made before, to the evaluated run on the disk.
 The peak is the most that the process held in memory; how much of it was the process's own, and not
 pages of files, is sampled meanwhile. Written to benchmarks/results.json. For Linux.
@@ -19,14 +19,18 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from preprocess import PATIENTS, multiply
+
+from cvae_utils import results_file, sweep
+from cvae_utils.data import phantom, sources, splits
+from cvae_utils.data.slices import load_or_align
+from cvae_utils.files import machine
+from cvae_utils.model.runs import Compute
+from cvae_utils.model.training import RunConfig
+from cvae_utils.profiles import PROFILES
+
 BENCHMARKS = Path(__file__).resolve().parent
-sys.path.insert(0, str(BENCHMARKS.parent))
-from preprocess import PATIENTS, multiply  # noqa: E402
-
-from cvae_utils import dataset, phantom, results, train  # noqa: E402
-from cvae_utils.profiles import PROFILES  # noqa: E402
-from cvae_utils.storage import machine  # noqa: E402
-
 SCALES, SAMPLES, PAUSE_SECONDS = (1, 100), 100, 0.01
 
 
@@ -35,11 +39,10 @@ def measure(root: Path, work: Path, epochs: int) -> dict:
     sampler = Sampler()
     sampler.start()
     shape = replace(PROFILES["quick"], epochs=epochs, patience=epochs, samples=SAMPLES)
-    slices = dataset.load_or_align(dataset.open_source("phantom", root), shape.size,
-                                   work / "processed", progress=False)
-    config = train.RunConfig(shape, 1000.0, data=slices.fingerprint)
-    run = train.load_or_train(config, slices, dataset.split(slices.table), work / "runs",
-                              progress=False)
+    slices = load_or_align(sources.open_source("phantom", root), shape.size, work / "processed",
+                           progress=False)
+    run = sweep.train(sweep.Job(RunConfig(shape, 1000.0, data=slices.fingerprint), slices,
+                                splits.split(slices.table), work / "runs"), Compute())
     return {"slices": len(slices.table), "epochs": epochs, "steps": len(run.steps),
             "seconds": run.environment["seconds"], "size": shape.size,
             "peak_mb": status_mb("VmHWM"), "peak_anonymous_mb": sampler.most}
@@ -83,14 +86,14 @@ def main() -> None:
         root = phantom.write_phantom(work / "phantom", patients=PATIENTS, images=False)
         for scale in (small, large):
             larger = multiply(root, work / f"x{scale}", scale)
-            dataset.load_or_align(dataset.open_source("phantom", larger), PROFILES["quick"].size,
-                                  work / "processed")
+            load_or_align(sources.open_source("phantom", larger), PROFILES["quick"].size,
+                          work / "processed")
             found = run_apart(larger, work, chosen.epochs * large // scale)
             rows.append({"scale": scale} | found)
             print("{scale:4d}x: {slices} slices, {steps} steps in {seconds:.0f} s, peak "
                   "{peak_mb:.0f} MB, own {peak_anonymous_mb:.0f} MB".format(**rows[-1]), flush=True)
     ratios = {name: rows[1][name] / rows[0][name] for name in ("peak_mb", "peak_anonymous_mb")}
-    results.record(chosen.out, "training_memory", {
+    results_file.record(chosen.out, "training_memory", {
         "machine": machine(), "rows": rows, "ratio": ratios["peak_mb"],
         "ratio_anonymous": ratios["peak_anonymous_mb"]})
     print(f"{large}x over {small}x: peak {ratios['peak_mb']:.2f}, own "

@@ -1,6 +1,6 @@
 """Run in Google Colab: install what it lacks. Needs nothing but the standard library."""
 
-import importlib.util
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -9,20 +9,20 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 #: Colab's own builds of these fit its GPU and each other: never replaced.
 COLAB_OWN = {"torch", "numpy", "scipy", "pandas", "matplotlib", "jupyterlab", "ipykernel"}
-#: Packages whose import name is not their own name.
-IMPORT_NAMES = {"scikit-image": "skimage", "scikit-learn": "sklearn", "umap-learn": "umap",
-                "pillow": "PIL"}
 
 
 def missing(requirements: Path = REQUIREMENTS) -> list[str]:
-    """Requirement lines, such as 'nibabel==5.4.2', whose package cannot be imported here."""
+    """Requirement lines, such as 'nibabel==5.4.2', whose package is not installed here, in any
+    version; those of COLAB_OWN are left out."""
     lines = (line.partition("#")[0].strip() for line in requirements.read_text().splitlines())
     found = []
     for line in filter(None, lines):
         name = re.split(r"[=<>!~\[ ]", line, maxsplit=1)[0]
-        module = IMPORT_NAMES.get(name, name.replace("-", "_"))
-        if name not in COLAB_OWN and importlib.util.find_spec(module) is None:
-            found.append(line)
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name not in COLAB_OWN:
+                found.append(line)
     return found
 
 

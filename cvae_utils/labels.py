@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum
 
-import numpy as np
-
-from cvae_utils.storage import DataError
+from cvae_utils.files import DataError
 
 
 class Label(IntEnum):
@@ -54,45 +52,14 @@ STRUCTURES = (Label.RV, Label.MYO, Label.LV)
 STRUCTURE_NAMES = tuple(label.name for label in STRUCTURES)
 CLASS_COUNT = len(Label)
 
-LONG_NAMES = {
-    Label.BACKGROUND: "background",
-    Label.RV: "right ventricle",
-    Label.MYO: "myocardium",
-    Label.LV: "left-ventricle cavity",
-}
-
-#: Paul Tol's "high contrast" scheme: distinct for every common colour blindness and in grey.
-COLOURS = {
-    Label.BACKGROUND: "#FFFFFF",
-    Label.RV: "#004488",
-    Label.MYO: "#DDAA33",
-    Label.LV: "#BB5566",
-}
-
 #: ACDC's diagnostic groups. Its group "RV" (abnormal right ventricle) is shown as ARV, because
 #: RV is also the name of a class.
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "ARV")
 #: Group, or phase, of a volume of which nothing but its labels is known.
 UNKNOWN = "unknown"
 
-#: Paul Tol's "bright" scheme, one colour a group.
-GROUP_COLOURS = dict(zip((*GROUPS, UNKNOWN), ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#AA3377",
-                                              "#777777")))
-
 
 def groups_of(groups) -> list[str]:
     """The groups that occur in a column of them, in the order of every table and legend."""
     present = set(groups)
     return [group for group in (*GROUPS, UNKNOWN) if group in present]
-
-
-def palette_rgb() -> np.ndarray:
-    """The palette as bytes: (4, 3) uint8, row = label value."""
-    return np.array(
-        [[int(COLOURS[label][i : i + 2], 16) for i in (1, 3, 5)] for label in Label], dtype=np.uint8
-    )
-
-
-def colourise(label_map: np.ndarray) -> np.ndarray:
-    """Label map(s) (..., H, W), values 0-3 -> RGB bytes (..., H, W, 3)."""
-    return palette_rgb()[np.asarray(label_map)]

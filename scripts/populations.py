@@ -23,15 +23,16 @@ import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from cvae_utils import acdc, phantom, results, storage  # noqa: E402  (needs the line above)
-from cvae_utils.labels import Label  # noqa: E402
+from cvae_utils.data import acdc, phantom
+from cvae_utils.files import read_json
+from cvae_utils.labels import Label
+from cvae_utils.results_file import FILE_NAME, VERDICTS
+from scripts.run_notebooks import choose, client_of
 
-NOTEBOOKS = storage.REPOSITORY / "notebooks"
 ANSWERS = {True: "+", False: "-", None: "?"}
 #: From slice to slice of an oblique stack, in R, A, S: to the right, to the back and down.
 NORMAL = np.array([0.68, -0.56, -0.47])
@@ -163,11 +164,8 @@ def run(path: Path, population: Population, environment: dict[str, str]) -> str:
     first = next(cell for cell in book.cells if cell.cell_type == "code")
     for old, new in population.edits.items():
         first.source = first.source.replace(old, new)
-    client = NotebookClient(book, timeout=None, kernel_name="python3", store_widget_state=False,
-                            resources={"metadata": {"path": str(path.parent)}},
-                            extra_arguments=["--log-level=ERROR"])
     try:
-        client.execute(env=environment)
+        client_of(book, path).execute(env=environment)
     except CellExecutionError as error:
         number, cell = next((n, c) for n, c in enumerate(book.cells) if c.cell_type == "code"
                             and any(o.output_type == "error" for o in c.outputs))
@@ -189,11 +187,11 @@ def study(name: str, notebooks: list[str], out: Path) -> tuple[dict[str, str], d
     environment |= settings | {"ACDC_ROOT": str(folder / "hearts"), "CVAE_PROFILE": "smoke",
                                "CVAE_OUT": str(folder / "out"), "TQDM_DISABLE": "1"}
     came = {}
-    for start in notebooks[:1] if population.refused else notebooks:
-        path = next(NOTEBOOKS.glob(f"{start}_*.ipynb"))
-        came[start] = run(path, population, environment)
-    recorded = folder / "out" / "figures" / results.FILE_NAME
-    sections = storage.read_json(recorded) if recorded.is_file() else {}
+    paths = choose(notebooks)
+    for path in paths[:1] if population.refused else paths:
+        came[path.name[:2]] = run(path, population, environment)
+    recorded = folder / "out" / "figures" / FILE_NAME
+    sections = read_json(recorded) if recorded.is_file() else {}
     return came, {claim["claim"]: ANSWERS[claim["holds"]] for section in sections.values()
                   for claim in section.get("claims", [])}
 
@@ -202,8 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("populations", nargs="*", metavar="population",
                         help=f"any of: {', '.join(POPULATIONS)}")
-    parser.add_argument("--notebooks", nargs="+", default=["01", "02", "03", "04", "05"],
-                        help="the starts of their names")
+    parser.add_argument("--notebooks", nargs="+", default=[],
+                        help="the starts of their names; default: 01 to 05")
     parser.add_argument("--out", type=Path, help="keep hearts, runs and figures in this folder")
     asked = parser.parse_args()
     chosen = asked.populations or list(POPULATIONS)
@@ -216,7 +214,8 @@ def main() -> None:
             for notebook, result in came[name].items():
                 tqdm.write(f"{name}, notebook {notebook}: {result}")
     claims = pd.DataFrame(answers).T.fillna("")
-    print(f"\nAnswers: {', '.join(f'{sign} {results.VERDICTS[a]}' for a, sign in ANSWERS.items())}")
+    meanings = ", ".join(f"{sign} {VERDICTS[answer]}" for answer, sign in ANSWERS.items())
+    print(f"\nAnswers: {meanings}")
     for number, claim in enumerate(claims.columns, start=1):
         print(f"  {number:2d} {claim}")
     claims.columns = range(1, claims.shape[1] + 1)

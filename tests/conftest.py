@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from cvae_utils import dataset, hardware, train
-from cvae_utils.phantom import write_phantom
+from cvae_utils import sweep
+from cvae_utils.data import sources, splits
+from cvae_utils.data.phantom import write_phantom
+from cvae_utils.data.slices import load_or_align
+from cvae_utils.files import REPOSITORY
+from cvae_utils.model import hardware
+from cvae_utils.model.network import build_model
+from cvae_utils.model.runs import Compute
+from cvae_utils.model.training import RunConfig
 from cvae_utils.profiles import Profile
-from cvae_utils.runs import build_model
-from cvae_utils.storage import REPOSITORY
 
+torch.set_num_threads(1)  # in models as small as these, threads would wait for each other
 REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
 
 
@@ -36,30 +42,30 @@ def tiny():
 def source(tmp_path_factory):
     """Ten synthetic patients, two of each group, labels alone."""
     root = tmp_path_factory.mktemp("source") / "phantom"
-    return dataset.open_source("phantom", write_phantom(root, patients=10, images=False,
+    return sources.open_source("phantom", write_phantom(root, patients=10, images=False,
                                                         progress=False))
 
 
 @pytest.fixture(scope="session")
 def slices(source, tmp_path_factory):
-    return dataset.load_or_align(source, 32, tmp_path_factory.mktemp("processed"), progress=False)
+    return load_or_align(source, 32, tmp_path_factory.mktemp("processed"), progress=False)
 
 
 @pytest.fixture(scope="session")
 def split(slices):
-    return dataset.split(slices.table)
+    return splits.split(slices.table)
 
 
 @pytest.fixture(scope="session")
 def config(tiny, slices):
-    return train.RunConfig(tiny, beta=10.0, data=slices.fingerprint)
+    return RunConfig(tiny, beta=10.0, data=slices.fingerprint)
 
 
 @pytest.fixture(scope="session")
 def run(config, slices, split, tmp_path_factory):
-    """One finished run; leave its folder as it is."""
-    return train.load_or_train(config, slices, split, tmp_path_factory.mktemp("runs"),
-                               train.Machinery(torch.device("cpu")), progress=False)
+    """One finished run, measured; leave its folder as it is."""
+    job = sweep.Job(config, slices, split, tmp_path_factory.mktemp("runs"))
+    return sweep.train(job, Compute(torch.device("cpu")))
 
 
 @pytest.fixture
@@ -91,7 +97,7 @@ def real_source():
     if not REAL_ROOT:
         pytest.skip("ACDC_ROOT is not set: point it at ACDC, all 150 patients")
     root = (REPOSITORY / Path(REAL_ROOT).expanduser()).resolve()
-    return dataset.open_source("ACDC", root)
+    return sources.open_source("ACDC", root)
 
 
 @pytest.fixture(scope="session")

@@ -135,8 +135,10 @@ def run_notebook(page, url: str, seconds: int = 300) -> None:
         counts = [c["execution_count"] for c in cells]
         if all(counts) and page.locator(IDLE).count():
             return
-        # Just after the kernel's start the command gets lost now and then.
-        if not any(counts) and time.monotonic() > asked + 15:
+        # Just after the kernel's start the command gets lost now and then. To ask again while a
+        # cell runs would begin it anew.
+        idle = page.locator(IDLE).count()
+        if idle and not any(counts) and time.monotonic() > asked + 15:
             asked = time.monotonic()
             time.sleep(3)
             page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")

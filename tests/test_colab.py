@@ -8,33 +8,22 @@ import pytest
 from cvae_utils import colab
 
 
-@pytest.fixture
-def requirements(tmp_path):
+def test_only_what_is_not_installed_is_missing_and_colabs_own_packages_never_are(
+        tmp_path, monkeypatch):
     path = tmp_path / "requirements.txt"
     path.write_text("""# why
 torch==99.0            # Colab's own
+no-such-torch
 numpy>=1
 no-such-package==1.2   # missing
 another_one[extra]>=3
-scikit-learn==1.9.1    # is called sklearn
+scikit-learn==1.9.1    # is imported as sklearn
 
 pytest
 """)
-    return path
-
-
-def test_only_what_cannot_be_imported_is_missing(requirements):
-    assert colab.missing(requirements) == ["no-such-package==1.2", "another_one[extra]>=3"]
-
-
-def test_colabs_own_packages_are_never_replaced(requirements, monkeypatch):
-    monkeypatch.setattr(colab.importlib.util, "find_spec", lambda name: None)
-    names = [line.split("=")[0] for line in colab.missing(requirements)]
-    assert "torch" not in names and "numpy>" not in names and "scikit-learn" in names
-
-
-def test_nothing_of_the_real_list_is_missing_here():
-    assert colab.missing() == []
+    monkeypatch.setattr(colab, "COLAB_OWN", {"torch", "no-such-torch"})
+    assert colab.missing(path) == ["no-such-package==1.2", "another_one[extra]>=3"]
+    assert colab.missing() == []  # the repository's own list, here
 
 
 @pytest.mark.parametrize(("in_colab", "lacking", "installed"), [

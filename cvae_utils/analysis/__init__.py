@@ -1,0 +1,1 @@
+"""What trained models and their latent spaces tell."""

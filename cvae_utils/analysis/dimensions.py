@@ -1,0 +1,144 @@
+"""What each latent dimension does to a heart: traversals, influence, effects, names."""
+
+import numpy as np
+import pandas as pd
+
+from cvae_utils import shape_metrics
+from cvae_utils.labels import STRUCTURES, Label
+from cvae_utils.model.encoding import decode
+from cvae_utils.model.network import ConvVAE
+from cvae_utils.shape_metrics import DESCRIPTORS
+
+#: Traversals of the report: one dimension from -3 to 3 in 50 steps, the others at 0.
+LIMIT, STEPS = 3.0, 50
+
+#: A descriptor whose standard deviation over the training slices is no more than this is constant.
+CONSTANT = 1e-9
+
+#: The effects that the report names, and the descriptors that measure each.
+REPORT_EFFECTS = {
+    "size of LV + MYO": ("area_lv_myo",),
+    "shape of RV": ("area_rv", "rv_eccentricity"),
+    "thickness of MYO": ("wall",),
+    "LV off-centre in MYO, vertical": ("offset_y",),
+    "LV off-centre in MYO, horizontal": ("offset_x",),
+    "LV + MYO size, horizontal": ("extent_x",),
+    "LV + MYO size, vertical": ("extent_y",),
+}
+
+
+def traverse(dimension: int, latent_dim: int, steps: int = STEPS,
+             limit: float = LIMIT) -> np.ndarray:
+    """z (steps, Z): `dimension` goes from -limit to limit, the others stay 0."""
+    z = np.zeros((steps, latent_dim), dtype=np.float32)
+    z[:, dimension] = np.linspace(-limit, limit, steps)
+    return z
+
+
+def traverse_all(model: ConvVAE, steps: int = STEPS) -> np.ndarray:
+    """Decoded traversals of every dimension, (Z, steps, S, S) uint8."""
+    return np.stack([decode(model, traverse(d, model.latent_dim, steps))
+                     for d in range(model.latent_dim)])
+
+
+def influence(traversals: np.ndarray, mean_shape: np.ndarray) -> pd.DataFrame:
+    """How far each traversal leaves the mean shape, strongest first.
+
+    traversals: (Z, steps, S, S); mean_shape: (S, S), the decoded z = 0. Columns: dimension;
+    mean_dice, the mean over the steps of the Dice to the mean shape (low is influential); and
+    variance, its variance over the steps (high is influential).
+    """
+    scores = np.stack([
+        shape_metrics.dice_per_slice(maps, np.broadcast_to(mean_shape, maps.shape))
+        for maps in traversals
+    ])  # (Z, steps)
+    table = pd.DataFrame({"dimension": np.arange(len(scores)), "mean_dice": scores.mean(axis=1),
+                          "variance": scores.var(axis=1)})
+    return table.sort_values("mean_dice", kind="stable").reset_index(drop=True)
+
+
+def effects(traversals: np.ndarray, training: pd.DataFrame) -> pd.DataFrame:
+    """What each dimension does to each shape descriptor, (Z, descriptors), from -3 to 3.
+
+    training: shape_metrics.describe of the training slices. The slope of a straight line through
+    the descriptor along the traversal, times the part of the traversal over which it is defined, in
+    its standard deviations over the training slices. A line uses all steps, so that one odd picture
+    at an end does not decide. A descriptor that is undefined in more than half of the steps has
+    effect 0; so has one that is undefined or the same in all training slices (the RV's, where no
+    slice has an RV).
+    """
+    position = np.linspace(-LIMIT, LIMIT, traversals.shape[1])
+    changes = pd.DataFrame([shape_metrics.describe(maps).apply(
+        lambda column: _change(position, column.to_numpy())) for maps in traversals])
+    sd = training[list(DESCRIPTORS)].std()
+    return (changes / sd.where(sd > CONSTANT)).fillna(0.0)
+
+
+def _change(x: np.ndarray, y: np.ndarray) -> float:
+    """Change of y along its straight line fit, from the first to the last x where y is defined."""
+    defined = ~np.isnan(y)
+    if defined.mean() < 0.5:
+        return 0.0
+    x, y = x[defined], y[defined]
+    return float(np.polyfit(x, y, 1)[0] * (x[-1] - x[0]))
+
+
+def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
+    """Name each dimension by its strongest effect; (Z) rows: name, effect, purity.
+
+    effect: from `effects`. A second effect that is at least 0.8 of the strongest is named too,
+    after a slash: such a tie decides nothing. purity is the square of the strongest effect as a
+    share of the sum of the squares of all: 1 when nothing else changes.
+    """
+    rows = {}
+    for dimension, values in effect.iterrows():
+        first, second = values.abs().nlargest(2).index
+        tie = abs(values[second]) >= 0.8 * abs(values[first])
+        total = float((values**2).sum())
+        rows[dimension] = {
+            "name": (DESCRIPTORS[first] if total else "no effect")
+                    + (f" / {DESCRIPTORS[second]}" if tie and total else ""),
+            "effect": values[first], "purity": values[first]**2 / total if total else 0.0}
+    return pd.DataFrame(rows).T.astype({"effect": float, "purity": float})
+
+
+def report_effects(effect: pd.DataFrame) -> pd.DataFrame:
+    """For each effect that the report names: which dimension does it here, and how purely.
+
+    An effect with two descriptors (the RV's shape: its area or its eccentricity) is measured by
+    the one that changes more.
+
+    Columns: dimension (the one with the largest such effect), effect (training standard
+    deviations from -3 to 3), purity (its share of that dimension's squared effects), share (that
+    dimension's share of the squared effect over all dimensions).
+    """
+    rows = []
+    for title, names in REPORT_EFFECTS.items():
+        name = max(names, key=lambda n: effect[n].abs().max())
+        squared = effect[name] ** 2
+        dimension = int(squared.idxmax())
+        total = float((effect.loc[dimension] ** 2).sum())
+        rows.append({"report": title, "measured by": DESCRIPTORS[name], "dimension": dimension,
+                     "effect": effect.at[dimension, name],
+                     "purity": squared[dimension] / total if total else 0.0,
+                     "share": squared[dimension] / squared.sum() if squared.sum() else 0.0})
+    return pd.DataFrame(rows)
+
+
+def best_overlap(path: np.ndarray, maps: np.ndarray, structure: Label) -> np.ndarray:
+    """Dice of each map's structure with that of the picture that overlaps it best, (N,).
+
+    path: (K, S, S), a traversal; maps: (N, S, S), which all have the structure. (0,) for no maps.
+    """
+    column = STRUCTURES.index(structure)
+    return np.array([np.nanmax(shape_metrics.dice_per_class(
+        path, np.broadcast_to(label_map, path.shape))[:, column]) for label_map in maps])
+
+
+def harshness(values: np.ndarray) -> float:
+    """Largest step between neighbouring values over the mean one, 1 for even steps; values: (K,).
+
+    NaN where nothing changes: for fewer than two values, or equal ones.
+    """
+    steps = np.abs(np.diff(values))
+    return float(steps.max() / steps.mean()) if steps.any() else np.nan

@@ -1,0 +1,30 @@
+"""How latent values are distributed beside N(0, 1)."""
+
+import numpy as np
+
+
+def count_mixtures(z: np.ndarray, seed: int = 0) -> float:
+    """In how many dimensions two Gaussians fit better than one, by the BIC; z: (N, Z).
+
+    NaN for fewer than two slices. Of few slices, two Gaussians may fit better by chance: count
+    those of as many samples of N(0, 1), too.
+    """
+    if len(z) < 2:
+        return np.nan
+    from sklearn.mixture import GaussianMixture
+
+    return sum(
+        GaussianMixture(2, random_state=seed).fit(column).bic(column)
+        < GaussianMixture(1, random_state=seed).fit(column).bic(column)
+        for column in z.T[:, :, None])  # (N, 1) each
+
+
+def distance_to_normal(z: np.ndarray) -> np.ndarray:
+    """Wasserstein-1 distance of each dimension's values to N(0, 1), (Z,); z: (N, Z).
+
+    Against the quantiles of N(0, 1) at (i + 1/2) / N, in units of the prior's standard deviation.
+    """
+    from scipy.stats import norm
+
+    quantiles = norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    return np.abs(np.sort(z, axis=0) - quantiles[:, None]).mean(axis=0)

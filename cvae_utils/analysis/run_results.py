@@ -1,0 +1,104 @@
+"""What a trained VAE is worth: Dice, KL, active dimensions, valid samples."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from cvae_utils import shape_metrics
+from cvae_utils.cache import kept_json, key_of
+from cvae_utils.data.slices import Slices, read_rows
+from cvae_utils.model import encoding
+from cvae_utils.model.network import ConvVAE
+from cvae_utils.model.runs import Run
+
+
+def measured(run: Run, slices: Slices, split: dict[str, np.ndarray]) -> Run:
+    """The run with its results, `evaluate`: measured once, and kept with the run."""
+    given = slices, split, run.config["profile"]["samples"], run.config["seed"]
+    return replace(run, results=kept_json(run.folder, "results", key_for(*given, code=[evaluate]),
+                                          lambda: evaluate(run.model, *given)))
+
+
+def training_dice(run: Run, slices: Slices, split: dict[str, np.ndarray]) -> float:
+    """Mean Dice of the training slices of a run; measured once, and kept with it."""
+    def make() -> float:
+        return float(np.nanmean(_by_blocks(
+            lambda part: shape_metrics.dice_per_slice(encoding.reconstruct(run.model, part), part),
+            slices.aligned, split["train"])))
+
+    return kept_json(run.folder, "training-dice", key_for(slices, split, code=[training_dice]),
+                     make)
+
+
+def key_for(slices: Slices, split: dict[str, np.ndarray], *settings,
+            code: Iterable[Callable]) -> str:
+    """The key of what is measured with these slices, their split, settings and code."""
+    rows = {part: np.asarray(numbers).tolist() for part, numbers in split.items()}
+    return key_of(slices.fingerprint, rows, *settings, code=code)
+
+
+def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
+             seed: int = 0) -> dict:
+    """The numbers of one trained VAE, by part of the data they come from.
+
+    Dice per class and mean of validation, test and unrotated test slices, reconstructed from mu;
+    KL (nats) of all three parts; active dimensions (mean KL over the training slices above
+    encoding.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first. Of
+    `samples` label maps drawn from N(0, I), and of the real test slices: the share of valid ones,
+    the same without the rule that MYO closes around LV, and the share without RV; and the spread
+    of the samples: the standard deviation of the area of RV, MYO and LV over the real one, mean of
+    the three (a model can be valid by drawing one heart over and over).
+    """
+    results = {"samples": samples}
+    for name, maps, rows in (("validation", slices.aligned, split["validation"]),
+                             ("test", slices.aligned, split["test"]),
+                             ("unrotated", slices.unrotated, split["test"])):
+        results |= dice_results(name, _by_blocks(
+            lambda part: shape_metrics.dice_per_class(encoding.reconstruct(vae, part), part),
+            maps, rows))
+    posteriors = {name: encoding.Posterior(*np.split(_by_blocks(
+        lambda part: np.concatenate(encoding.encode(vae, part), axis=1), slices.aligned, rows),
+        2, axis=1)) for name, rows in split.items()}
+    kl = {name: encoding.kl_per_dimension(*found) for name, found in posteriors.items()}
+    order = np.argsort(-kl["train"])
+    results |= {f"{name}_kl": float(kl[name].sum()) for name in ("test", "validation", "train")}
+    results |= {
+        "active_dimensions": int((kl["train"] > encoding.ACTIVE_KL).sum()),
+        "kl_order": order.tolist(),
+        "mu_sd": posteriors["train"].mu.std(axis=0)[order].tolist(),
+    }
+    drawn = encoding.decode(vae, encoding.sample_prior(samples, vae.latent_dim, seed))
+    return results | _beside_real(drawn, slices, split["test"])
+
+
+def dice_results(part: str, scores: np.ndarray) -> dict[str, float]:
+    """Dice of each class and mean over slices, as results name them; scores: (N, 3), see
+    shape_metrics.dice_per_class. An empty slice that stays empty has no Dice."""
+    by_class = shape_metrics.mean_by_class(scores)
+    return {f"{part}_dice": float(np.nanmean(shape_metrics.mean_of_present(scores, axis=1))),
+            **{f"{part}_dice_{structure}": value for structure, value in by_class.items()}}
+
+
+def _beside_real(drawn: np.ndarray, slices: Slices, test: np.ndarray) -> dict[str, float]:
+    """Anatomy of drawn slices (N, S, S) and of the real test slices, and the drawn ones' spread."""
+    results, areas = {}, {}
+    for name, maps, rows in (("prior", drawn, np.arange(len(drawn))),
+                             ("real", slices.aligned, test)):
+        areas[name] = _by_blocks(shape_metrics.areas, maps, rows)
+        results[f"no_rv_{name}"] = float((areas[name][:, 0] == 0).mean())
+        results[f"valid_{name}"] = float(_by_blocks(shape_metrics.is_valid, maps, rows).mean())
+        results[f"valid_{name}_open_wall"] = float(
+            _by_blocks(lambda part: shape_metrics.is_valid(part, True), maps, rows).mean())
+    drawn_sd, real_sd = areas["prior"].std(axis=0), areas["real"].std(axis=0)
+    ratios = drawn_sd[real_sd > 0] / real_sd[real_sd > 0]
+    # A single test slice has no spread to compare with.
+    results["spread_prior"] = float(ratios.mean()) if len(ratios) else np.nan
+    return results
+
+
+def _by_blocks(measure, maps: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`measure` of maps[rows], a block at a time: the maps may lie on disk and not fit memory."""
+    count = 16 * encoding.batch_size(maps.shape[-1])
+    return np.concatenate([measure(read_rows(maps, rows[start:start + count]))
+                           for start in range(0, len(rows), count)])

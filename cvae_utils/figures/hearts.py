@@ -1,0 +1,197 @@
+"""Figures of hearts: slices, reconstructions, samples, traversals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from skimage.measure import find_contours
+
+from cvae_utils.figures.colours import COLOURS, LONG_NAMES, colourise
+from cvae_utils.figures.style import GREY, WIDTH, new_figure
+from cvae_utils.labels import STRUCTURES
+
+#: Pixels between the label maps of a picture of several.
+GAP = 2
+
+
+def tile(maps: np.ndarray) -> np.ndarray:
+    """Label maps (R, C, S, S) -> one RGB picture, R rows and C columns, grey lines between."""
+    rows, columns, side, _ = maps.shape
+    before, after, none, grey = (GAP, 0), (0, GAP), (0, 0), {"constant_values": 205}
+    cells = np.pad(colourise(maps), (none, none, before, before, none), **grey)
+    picture = cells.swapaxes(1, 2).reshape(rows * (side + GAP), columns * (side + GAP), 3)
+    return np.pad(picture, (after, after, none), **grey)
+
+
+def _corner(side: int, row: int, column: int) -> tuple[int, int]:
+    """x and y of the upper left pixel of a map in such a picture."""
+    return GAP + column * (side + GAP), GAP + row * (side + GAP)
+
+
+def show_tiles(ax: Axes, maps: np.ndarray, row_names: Sequence[str] = (),
+               column_names: Sequence[str] = ()) -> None:
+    """Draw `tile` of maps (R, C, S, S) with names at the rows and above the columns."""
+    rows, columns, side, _ = maps.shape
+    ax.imshow(tile(maps), interpolation="nearest")
+    middle = GAP + side / 2 + np.arange(max(rows, columns)) * (side + GAP)
+    ax.set_yticks(middle[:len(row_names)], row_names)
+    ax.set_xticks(middle[:len(column_names)], column_names)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def class_legend(figure: Figure, *maps: np.ndarray, loc: str = "outside lower left") -> None:
+    """Name the colours of the structures that occur in these label maps; of all, without maps."""
+    shown = [label for label in STRUCTURES
+             if not maps or any((part == label).any() for part in maps)]
+    handles = [Patch(facecolor=COLOURS[label], edgecolor=GREY, linewidth=0.5,
+                     label=f"{label.name} ({LONG_NAMES[label]})") for label in shown]
+    if handles:
+        figure.legend(handles=handles, loc=loc, ncols=3, frameon=False, fontsize=7.5,
+                      columnspacing=1.2, handlelength=1.4)
+
+
+def _show_image(ax: Axes, image: np.ndarray) -> None:
+    low, high = np.percentile(image, (1, 99.5))
+    ax.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    ax.set_axis_off()
+
+
+def _outline(ax: Axes, label_map: np.ndarray) -> None:
+    """The border of each structure as a line over a light fill, so that the image shows through."""
+    fill = np.dstack([colourise(label_map), np.where(label_map > 0, 90, 0).astype(np.uint8)])
+    ax.imshow(fill, interpolation="nearest")
+    for label in STRUCTURES:
+        for line in find_contours((label_map == label).astype(float), 0.5):
+            ax.plot(line[:, 1], line[:, 0], color=COLOURS[label], linewidth=1.4)
+
+
+def _show_map(ax: Axes, label_map: np.ndarray) -> None:
+    ax.imshow(colourise(label_map), interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(color=GREY, linewidth=0.5)
+
+
+def patient_slices(images: np.ndarray, title: str) -> Figure:
+    """All MR slices of one patient at ED; images: (Z, H, W)."""
+    columns = min(5, len(images))
+    rows = -(-len(images) // columns)
+    figure = new_figure(rows * WIDTH / columns * images.shape[1] / images.shape[2] + 0.6)
+    for k, ax in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        if k < len(images):
+            _show_image(ax, images[k])
+            ax.set_title(f"slice {k + 1} of {len(images)}")
+        ax.set_axis_off()
+    figure.suptitle(title)
+    return figure
+
+
+def ed_and_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray],
+              title: str) -> Figure:
+    """One slice at each phase, ED and ES, with its segmentation; both {phase: (H, W)}."""
+    figure = new_figure(WIDTH / 4 + 0.9, WIDTH * len(images) / 2)
+    axes = iter(figure.subplots(1, 2 * len(images)))
+    for phase in images:
+        for segmented in (False, True):
+            ax = next(axes)
+            _show_image(ax, images[phase])
+            if segmented:
+                _outline(ax, maps[phase])
+            ax.set_title(f"{phase}, segmentation" if segmented else f"{phase}, MR image")
+    figure.suptitle(title)
+    class_legend(figure, *maps.values())
+    return figure
+
+
+def alignment_steps(original: np.ndarray, cropped: np.ndarray, rotated: np.ndarray,
+                    angle_deg: float, title: str) -> Figure:
+    """One slice: original (H, W), centred and cropped (S, S), centred, rotated, cropped (S, S)."""
+    figure = new_figure(WIDTH / 3 + 0.9)
+    names = ("original", "centred on LV, cropped", f"rotated by {-angle_deg:.0f}°, cropped")
+    for ax, label_map, name in zip(figure.subplots(1, 3), (original, cropped, rotated), names):
+        _show_map(ax, label_map)
+        ax.set_title(f"{name}\n{label_map.shape[1]} x {label_map.shape[0]} pixels")
+        if label_map is not original:
+            middle = (label_map.shape[0] - 1) / 2
+            for line in (ax.axhline, ax.axvline):
+                line(middle, color=GREY, linewidth=0.7, linestyle=":")
+    figure.suptitle(title)
+    class_legend(figure, original)
+    return figure
+
+
+def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarray,
+                      title: str, each: int = 3) -> Figure:
+    """Best, median and worst slices by Dice, with the wrong pixels in black.
+
+    originals, rebuilt: (N, S, S); dice: (N,). each: of the best, and so on; fewer where there are
+    not three times as many slices.
+    """
+    each = min(each, max(1, len(dice) // 3))
+    order = np.argsort(-dice, kind="stable")
+    middle = (len(order) - each) // 2
+    chosen = np.concatenate([order[:each], order[middle:middle + each], order[-each:]])
+    names = [f"{kind}\n{dice[i]:.3f}" for kind, i in
+             zip(np.repeat(["best", "median", "worst"], each), chosen)]
+    figure = _tiles_figure(
+        WIDTH / each + 0.75, np.stack([originals[chosen], rebuilt[chosen], originals[chosen]]),
+        ["original", "reconstruction", "errors"], names, title)
+    # The third row is painted over: grey where both agree on a structure, black where they differ.
+    side = originals.shape[-1]
+    for column, i in enumerate(chosen):
+        x, y = _corner(side, 2, column)
+        shade = np.where(originals[i] != rebuilt[i], 0, np.where(originals[i] > 0, 200, 255))
+        figure.axes[0].images[0].get_array()[y:y + side, x:x + side] = shade[..., None]
+    return figure
+
+
+def prior_samples(maps: np.ndarray, valid: np.ndarray, title: str, columns: int = 12) -> Figure:
+    """Samples from the prior (N, S, S); those that are not valid, (N,) bool, are crossed out."""
+    rows, side = len(maps) // columns, maps.shape[-1]
+    shown = maps[:rows * columns].reshape(rows, columns, side, side)
+    figure = _tiles_figure(WIDTH * rows / columns + 0.85, shown, title=title)
+    for k in np.flatnonzero(~valid[:rows * columns]):
+        x, y = _corner(side, *divmod(k, columns))
+        for heights in ([y, y + side], [y + side, y]):
+            figure.axes[0].plot([x, x + side], heights, color="black", linewidth=1)
+    return figure
+
+
+def traversal_rows(traversals: np.ndarray, names: Sequence[str], limit: float) -> Figure:
+    """Traversals (D, steps, S, S) from -limit to limit, a row per dimension, a column a step."""
+    rows, columns = traversals.shape[:2]
+    values = [f"{value:.1f}" for value in np.linspace(-limit, limit, columns)]
+    return _tiles_figure(WIDTH * 0.86 * rows / columns + 0.85, traversals, names, values)
+
+
+def samples_by_prior(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
+                     title: str) -> Figure:
+    """A row of drawn slices for each prior; samples: {name: (C, S, S)}, valid: {name: share}."""
+    return _tiles_figure(0.75 + 0.72 * len(samples), np.stack(list(samples.values())),
+                         [f"{name}\n{100 * valid[name]:.1f} % valid" for name in samples],
+                         title=title)
+
+
+def rebuilt_and_drawn(test: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, nearest: np.ndarray,
+                      title: str) -> Figure:
+    """What one model rebuilds and draws: four rows of label maps (C, S, S).
+
+    nearest: the training slice that is most like each drawn one.
+    """
+    return _tiles_figure(3.5, np.stack([test, rebuilt, drawn, nearest]),
+                         ["unseen patients", "rebuilt", "drawn", "nearest\ntraining slice"],
+                         title=title)
+
+
+def _tiles_figure(height: float, maps: np.ndarray, row_names: Sequence[str] = (),
+                  column_names: Sequence[str] = (), title: str = "") -> Figure:
+    """A figure of label maps (R, C, S, S) alone: see show_tiles."""
+    figure = new_figure(height)
+    show_tiles(figure.subplots(), maps, row_names, column_names)
+    if title:
+        figure.suptitle(title)
+    class_legend(figure, maps)
+    return figure

@@ -1,0 +1,1 @@
+"""The VAE: network, losses, training, runs."""

@@ -1,0 +1,110 @@
+"""Train and measure several runs: side by side where that is faster, else one after another.
+
+On a CPU, small pictures keep one thread busy and two of them waiting for each other, so runs that
+do not depend on each other are trained at once, one thread and one process each.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import psutil
+import torch
+from tqdm.auto import tqdm
+
+from cvae_utils.analysis import run_results
+from cvae_utils.data.slices import Slices
+from cvae_utils.model import checkpoint, runs
+from cvae_utils.model.progress import SUFFIX as PROGRESS
+from cvae_utils.model.progress import bars
+from cvae_utils.model.runs import Compute, Run
+from cvae_utils.model.training import RunConfig
+
+#: Largest side, in pixels, up to which one thread is as good as several: measured on two cores, see
+#: benchmarks/sweep.py.
+SMALL = 64
+#: Seconds after which a process ends that has nothing to do.
+IDLE = 60
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be there: its configuration, its data, and where runs lie."""
+
+    config: RunConfig
+    slices: Slices
+    split: dict[str, np.ndarray]
+    runs: Path
+
+    @property
+    def is_trained(self) -> bool:
+        return runs.place(self.config, self.runs).is_dir()
+
+
+def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progress: bool = True,
+             side_by_side: bool | None = None) -> dict[Hashable, Run]:
+    """The runs of these jobs, measured, under the same names; those that lack are trained.
+
+    side_by_side: None decides by device, size and processors. Interrupted, or stopped by an error
+    in one of them, every training goes on from its last epoch when this is called again.
+    """
+    compute = runs.on_trusted_device(compute or Compute())
+    lacking = list({runs.place(job.config, job.runs): job for job in jobs.values()
+                    if not job.is_trained}.values())
+    if side_by_side is None:
+        side_by_side = (compute.device.type == "cpu" and compute.processes == 1
+                        and all(job.config.profile.size <= SMALL for job in lacking))
+    workers = min(len(lacking), joblib.cpu_count()) if side_by_side else 1
+    titles = [f"{job.config.title} ({n} of {len(lacking)})" if len(lacking) > 1 else
+              job.config.title for n, job in enumerate(lacking, start=1)]
+    with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking], titles,
+              [job.config.profile.epochs for job in lacking], progress):
+        if workers > 1:
+            _train_side_by_side(lacking, titles, compute, workers)
+        else:
+            for job, title in zip(lacking, titles):
+                train(job, compute, title)
+    return {name: train(job, compute) for name, job in jobs.items()}  # now they are loaded
+
+
+def train(job: Job, compute: Compute, title: str = "") -> Run:
+    """One run, trained if it is not there, and what it is worth, measured if that is not known."""
+    run = runs.load_or_train(job.config, job.slices, job.split, job.runs, compute, title)
+    return run_results.measured(run, job.slices, job.split)
+
+
+def _train_side_by_side(jobs: Sequence[Job], titles: Sequence[str], compute: Compute,
+                        workers: int) -> None:
+    """Each in one process, on one thread; as many at a time as there are workers."""
+    parallel = joblib.Parallel(  # label maps that lie on the disk are opened there, and not sent
+        workers, "loky", batch_size=1, max_nbytes=None, initializer=_begin_worker,
+        initargs=(os.getpid(),), idle_worker_timeout=IDLE)
+    try:
+        parallel(joblib.delayed(train)(job, compute, title) for job, title in zip(jobs, titles))
+    except KeyboardInterrupt:
+        kept = sum(runs.place(job.config, job.runs, checkpoint.SUFFIX).is_file() for job in jobs)
+        tqdm.write(f"Stopped. The state after the last epoch of {kept} trainings is kept; run the "
+                   "same again, and they go on from there.", file=sys.stderr)
+        raise
+
+
+def _begin_worker(parent: int) -> None:
+    """parent: number of the process for which this one trains, and with which it ends."""
+    # Ctrl-C reaches every process of a terminal: the parent ends the others, and says so once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        above = os.getppid()  # changes where a process that has ended is still listed
+        while psutil.pid_exists(parent) and os.getppid() == above:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,0 +1,265 @@
+"""Write the tables of README.md and docs/ from the numbers that were recorded.
+
+    python scripts/write_tables.py      from figures/results.json and benchmarks/results.json
+
+A table stands between `<!-- table:name -->` and `<!-- end -->`, in one of these files.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cvae_utils.analysis.comparisons import mean_sd
+from cvae_utils.files import REPOSITORY, read_json, write_text
+from cvae_utils.results_file import FILE_NAME, VERDICTS
+
+#: The files that have tables.
+DOCUMENTS = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+#: The ways of training that benchmarks/training.py compares.
+WAYS = {"plain": "plain loop", "reused": "plain loop, freed memory reused", "here": "here",
+        "compiled": "here, compiled"}
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def published_tables(figures: Path) -> dict[str, str]:
+    """The tables of a study from figures/ and, where it was run, from figures/report/."""
+    report = figures / "report" / FILE_NAME
+    return study_tables(read_json(figures / FILE_NAME),
+                         read_json(report) if report.is_file() else None)
+
+
+def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
+    """{name: markdown} of every table that is made from the numbers of the notebooks.
+
+    report: the results of the profile `report`, whose rows of beta come beside the others.
+    """
+    claims = [c for section in sorted(results) for c in results[section].get("claims", [])]
+    rows = results["02_train_vae"]["report_table"]
+    stamp = results["02_train_vae"]["data"]
+    tables = {
+        "report": markdown_table(
+            ["", "report", "here, split by patient", "here, split by slice"],
+            [[r["quantity"], r["report"], r["by patient"], r["by slice"]] for r in rows],
+        ) + f"\n\n{stamp}",
+        "beta": "\n\n".join(_beta_table(found) for found in (results, report) if found),
+        "claims": markdown_table(
+            ["claim of the report", "here", "measured"],
+            [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
+        ),
+    }
+    if "06_beyond_the_report" in results:
+        tables |= _further_tables(results["06_beyond_the_report"])
+    if "run" in results:  # not there while only cached runs have been used
+        run = results["run"]
+        tables["time"] = (f"From nothing, the notebooks took {run['minutes']:.1f} minutes "
+                          f"together ({run['machine']}; {run['data']}).")
+    return tables
+
+
+def _further_tables(found: dict) -> dict[str, str]:
+    """Of notebook 06: means over seeds, each with a split and a training of its own."""
+    real = pd.DataFrame(found["real"]).mean(numeric_only=True)
+    seeds = len(found["real"])
+    notes = (f"Means +- standard deviations over {seeds} seeds, each with a split of the patients, "
+             f"a training and samples of its own. {found['data']}.")
+
+    def table(rows: list[dict], by: list[str] | str, columns: dict[str, str]) -> str:
+        text = mean_sd(pd.DataFrame(rows), by, columns).reset_index()
+        rows = text.astype(str).to_numpy().tolist()
+        return f"{markdown_table(list(text.columns), rows)}\n\n{notes}"
+
+    return {
+        "beyond": table(found["final"], "chosen", {
+            "test_dice": "test Dice", "test_kl": "KL, nats", "valid": "valid samples",
+            "valid_open_wall": "the same, wall may be open", "test_coverage": "coverage",
+            "distance": "distance to the nearest training slice, over real"})
+        + f" Real test slices: {real['valid']:.3f} valid, {real['valid_open_wall']:.3f} where the "
+          f"wall may be open, coverage {real['coverage']:.3f}, distance 1.",
+        "schedules": table(found["schedules"], "schedule", {
+            "test_dice": "test Dice", "gain": "above the controlled rate, at its KL",
+            "train_kl": "KL of training slices", "test_kl": "KL of test slices"}),
+        "splits": table(found["splits"], "model", {
+            "slice": "test Dice, split by slice", "patient": "split by patient",
+            "difference": "difference"}),
+    }
+
+
+def _beta_table(results: dict) -> str:
+    study = results["03_beta_study"]["table"]
+    return markdown_table(
+        ["beta", "test Dice", "RV, MYO, LV", "not rotated", "KL, nats", "active dims",
+         "valid samples", "spread"],
+        [[f"{r['beta']:g}", f"{r['test_dice']:.3f}",
+          " ".join(f"{r['test_dice_' + c]:.3f}" for c in ("RV", "MYO", "LV")),
+          f"{r['unrotated_dice']:.3f}", f"{r['test_kl']:.1f}", f"{r['active_dimensions']:.0f}",
+          f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
+         for r in study],
+    ) + (f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
+         f"{results['03_beta_study']['data']}")
+
+
+def benchmark_tables(results: dict) -> dict[str, str]:
+    """The same for benchmarks/results.json; training stands there once it has been measured."""
+    tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
+              "preprocess": _preprocess_table(results["preprocess"])}
+    measured = [_training_table(results, suffix) for suffix in ("", "_gpu")
+                if f"training{suffix}" in results]
+    return tables | ({"training": "\n\n".join(measured)} if measured else {})
+
+
+def _latency_table(browser: dict, kernel: dict) -> str:
+    film, drag = browser["film"], browser["drag"]
+    rows = [[title, f"{browser[name]['median']:.0f} ms", f"{browser[name]['p95']:.0f} ms"]
+            for title, name in (("the new heart", "heart_ms"), ("all five panels", "all_ms"),
+                                ("the plain way, one figure drawn anew", "plain_ms"))]
+    parts = ", ".join(f"{name} {cost:.1f}" for name, cost in kernel["parts_ms"].items())
+    return markdown_table(["from a key press to ...", "median", "95 % within"], rows) + (
+        f"\n\n{browser['moves']} moves of a slider in JupyterLab, Chromium "
+        f"{browser['browser'].split('.')[0]} ({browser['machine']}; run {browser['run']}). "
+        f"{film['empty']} of {film['frames']} filmed frames had an empty panel. "
+        f"Of a drag of {drag['events']:.0f} mouse events, {drag['pictures']:.0f} are drawn, "
+        f"the last one {drag['lag_ms']['median']:.0f} ms after the hand stops (at most "
+        f"{drag['lag_ms']['max']:.0f}). The kernel's share is {kernel['move_ms']['median']:.0f}"
+        f" ms a move (95 %: {kernel['move_ms']['p95']:.0f}): {parts}. `benchmarks/` has the "
+        "scripts.")
+
+
+def _preprocess_table(found: dict) -> str:
+    rows = [[f"{row['scale']}x", f"{row['slices']}", f"{row['workers']}",
+             f"{row['slices'] / row['seconds']:.0f}", f"{row['peak_mb']:.0f} MB"]
+            for row in found["rows"]]
+    plain = found["plain_ms"]
+    return markdown_table(["data set", "slices", "processes", "slices a second", "peak memory"],
+                          rows) + (
+        f"\n\nThe phantom of 60 patients is 1x; aligned to {found['size']} x {found['size']}, with "
+        f"the unrotated twins, from files to disk ({found['machine']}); memory is that of "
+        "the process that writes. From 10x to 100x, time a "
+        f"slice changes by a factor of {found['time_100x_over_10x']:.2f} and peak memory by "
+        f"{found['memory_100x_over_10x']:.2f}. At {found['plain_size']} x {found['plain_size']}, "
+        f"{plain['here']:.2f} ms a slice; scikit-image, slice by slice, takes "
+        f"{plain['linear']:.2f} ({found['ratio']:.1f} times) with the same interpolation and "
+        f"{plain['nearest']:.2f} ({found['ratio_nearest']:.1f} times) with nearest neighbours.")
+
+
+def _training_table(results: dict, suffix: str) -> str:
+    """Of benchmarks/training.py on a CPU or, suffix "_gpu", a GPU, and what belongs to it."""
+    found = results[f"training{suffix}"]
+    rows = [[f"{row['size']} x {row['size']}, {row['channels']}, {row['batch']}", WAYS[name],
+             f"{way['images_a_second']:.{0 if way['images_a_second'] >= 100 else 1}f}",
+             f"{way['times_plain']:.1f}", f"{way['gflops']:.0f}",
+             f"{100 * way['share_of_product']:.0f} %", f"{100 * way['share_of_convolution']:.0f} %",
+             f"{way['peak_mb']:.0f} MB"]
+            for row in found["sizes"] for name, way in _in_order(row["ways"])]
+    table = markdown_table(["pixels, channels, batch", "way", "images a second",
+                            "times the plain loop", "GFLOP/s", "of a large matrix product",
+                            "of a large convolution", "peak memory"], rows)
+    text = [_how_it_was_measured(found), *_shares(found["sizes"]),
+            *_choices(results.get(f"training_choices{suffix}", {}).get("sizes", []))]
+    for name, in_words in (("training_dice", _dice), ("training_report", _whole_report),
+                           ("training_memory", _memory)):
+        if known := results.get(f"{name}{suffix}"):
+            text.append(in_words(known))
+    return f"{table}\n\n{' '.join(text)}"
+
+
+def _how_it_was_measured(found: dict) -> str:
+    last = found["sizes"][-1]
+    here, plain = last["ways"]["here"], last["ways"]["plain"]
+    side = f"{last['size']} x {last['size']}"
+    product, convolution = (" and ".join(
+        f"{value:.0f} GFLOP/s in {name}" for name, value in
+        sorted(found["peak_gflops"][kind].items(), key=lambda item: item[1]))
+        for kind in ("product", "convolution"))
+    return (f"{found['machine']}, threads: {found['threads']}; data: {last['data']}; medians of "
+            f"{last['rounds']} rounds in turns. A product of matrices of {found['matrix']} x "
+            f"{found['matrix']} reaches {product}; a 5 x 5 convolution of {found['convolution']} "
+            f"channels, {convolution}. The plain loop computes in "
+            f"{plain['precision']}, training here in {here['precision']}. An image of {side} takes "
+            f"{last['gflop_an_image']:.1f} GFLOP, forward and backward. To encode and decode one "
+            f"of {side} takes {here['reconstruct_ms']:.1f} ms here and "
+            f"{plain['reconstruct_ms']:.1f} the plain way, to decode it {here['decode_ms']:.1f} "
+            f"and {plain['decode_ms']:.1f}.")
+
+
+def _shares(sizes: list[dict]) -> list[str]:
+    """What a step of training is made of, a sentence for each size that was taken apart."""
+    found = []
+    for row in sizes:
+        if "shares" in row:
+            parts = "; ".join(f"{name} {100 * share:.0f} %"
+                              for name, share in _largest_first(row["shares"]))
+            found.append(f"A step here at {row['size']} x {row['size']} is: {parts}.")
+    return found
+
+
+def _choices(sizes: list[dict]) -> list[str]:
+    found = []
+    for row in sizes:
+        gains = ", ".join(f"{name} {gain:.2f}" for name, gain in _largest_first(row["gains"]))
+        found.append(f"Each choice by itself makes training here at {row['size']} x {row['size']} "
+                     f"so many times faster: {gains}.")
+    return found
+
+
+def _dice(found: dict) -> str:
+    pairs = ", ".join(f"{pair['here']:.3f} and {pair['plain']:.3f}" for pair in found["pairs"])
+    return (f"Test Dice, trained alike: {found['epochs']} epochs at {found['size']} x "
+            f"{found['size']}, beta {found['beta']:g}, give {pairs} (here and plain, a seed each; "
+            f"mean difference {found['mean_difference']:+.3f}; {found['data']}).")
+
+
+def _whole_report(found: dict) -> str:
+    runs = "; ".join(
+        f"{WAYS[name]}, {way['epochs']} epochs in {way['seconds'] / 60:.1f} minutes, "
+        f"{way['images_a_second']:.0f} images a second, {100 * way['share_of_product']:.0f} % of a "
+        f"large matrix product, test Dice {way['test_dice']:.3f}"
+        for name, way in _in_order(found["ways"]))
+    return f"The profile `{found['profile']}` from start to end ({found['data']}): {runs}."
+
+
+def _memory(found: dict) -> str:
+    small, large = found["rows"]
+    return (f"On the phantom at {small['size']} x {small['size']}, {small['slices']} slices and "
+            f"{large['slices']} peak at {small['peak_mb']:.0f} and {large['peak_mb']:.0f} MB, "
+            f"evaluation included: {large['scale'] / small['scale']:.0f} times the data, "
+            f"{found['ratio']:.2f} times the memory.")
+
+
+def _largest_first(values: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(values.items(), key=lambda item: -item[1])
+
+
+def _in_order(ways: dict) -> list[tuple[str, dict]]:
+    """The file has them in the order of the alphabet."""
+    return [(name, ways[name]) for name in WAYS if name in ways]
+
+
+def fill_in(documents: Iterable[Path], tables: dict[str, str]) -> None:
+    """Put every table in its place, in whichever of these files that is.
+
+    Raises ValueError, and writes nothing, if a table has no place in them, or several.
+    """
+    texts = {path: path.read_text(encoding="utf-8") for path in documents}
+    for name, table in tables.items():
+        place = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        count = sum(len(place.findall(text)) for text in texts.values())
+        if count != 1:
+            raise ValueError(f"expected one place marked table:{name} in "
+                             f"{', '.join(path.name for path in texts)}, found {count}")
+        texts = {path: place.sub(lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text)
+                 for path, text in texts.items()}
+    for path, text in texts.items():
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    fill_in(DOCUMENTS, published_tables(REPOSITORY / "figures")
+            | benchmark_tables(read_json(REPOSITORY / "benchmarks" / FILE_NAME)))

@@ -1,0 +1,25 @@
+"""Distributions of latent values beside N(0, 1)."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from cvae_utils.analysis import latent_values
+
+
+def test_dimensions_of_two_gaussians_are_counted():
+    normal = norm.ppf((np.arange(400) + 0.5) / 400)
+    halves = np.where(np.arange(400) % 2, 3.0, -3.0)  # means six deviations apart
+    z = np.column_stack([normal, normal + halves, 5 * normal + 2, 0.1 * (normal + halves)])
+    assert latent_values.count_mixtures(z) == 2
+    assert [latent_values.count_mixtures(z[:, [d]]) for d in range(4)] == [0, 1, 0, 1]
+    assert np.isnan(latent_values.count_mixtures(z[:1]))
+    assert latent_values.count_mixtures(z[:2]) >= 0
+
+
+def test_distance_to_normal_is_the_shift_of_a_shifted_normal():
+    quantiles = norm.ppf((np.arange(1000) + 0.5) / 1000)
+    z = np.random.default_rng(0).permutation(quantiles)[:, None] + np.array([[0.0, 1.0, -2.0]])
+    assert latent_values.distance_to_normal(z) == pytest.approx([0, 1, 2])
+    assert latent_values.distance_to_normal(np.zeros((1000, 1))) == pytest.approx(
+        np.sqrt(2 / np.pi), abs=0.01)  # a collapsed dimension: the mean of |N(0, 1)|

@@ -1,0 +1,180 @@
+"""The tables of README.md and docs/, made from recorded numbers."""
+
+import pytest
+
+from cvae_utils.files import REPOSITORY, read_json, write_json
+from scripts import write_tables
+from scripts.write_tables import benchmark_tables, fill_in, published_tables, study_tables
+
+RECORDED = read_json(REPOSITORY / "benchmarks" / "results.json")
+
+
+def row(beta, dice, **more):
+    """A row of notebook 03's table of betas."""
+    found = {f"{part}_dice{end}": dice for part in ("test", "unrotated")
+             for end in ("", "_RV", "_MYO", "_LV")}
+    return found | {"beta": beta, "active_dimensions": 4, "valid_prior": 0.982, "valid_real": 0.967,
+                    "test_kl": 6.44, "spread_prior": 0.876} | more
+
+
+@pytest.fixture
+def study():
+    """What the notebooks record, in short."""
+    claims = [{"claim": "RV is worst", "holds": True, "numbers": "0.85"},
+              {"claim": "none", "holds": None, "numbers": "-"}]
+    report = {"quantity": "Dice", "report": "0.75", "by patient": "0.871", "by slice": "0.900"}
+    return {
+        "02_train_vae": {"report_table": [report], "data": "Data: A", "claims": claims},
+        "03_beta_study": {"table": [row(1.0, 0.8714, test_dice_RV=0.85), row(1000.0, 0.9)],
+                          "data": "Data: B", "claims": [{"claim": "more", "holds": False,
+                                                         "numbers": "1"}]},
+        "run": {"minutes": 12.34, "machine": "a machine", "data": "Data: C"},
+    }
+
+
+def test_committed_tables_are_those_of_the_committed_numbers():
+    tables = published_tables(REPOSITORY / "figures") | benchmark_tables(RECORDED)
+    text = "".join(path.read_text(encoding="utf-8") for path in write_tables.DOCUMENTS)
+    lacking = [name for name, table in tables.items()
+               if f"<!-- table:{name} -->\n{table}\n<!-- end -->" not in text]
+    assert not lacking, "run python scripts/write_tables.py"
+
+
+def test_tables_hold_the_numbers_the_verdicts_and_the_data(study):
+    tables = study_tables(study)
+    assert tables["report"] == (
+        "|  | report | here, split by patient | here, split by slice |\n| --- | --- | --- | --- |\n"
+        "| Dice | 0.75 | 0.871 | 0.900 |\n\nData: A")
+    assert ("| 1 | 0.871 | 0.850 0.871 0.871 | 0.871 | 6.4 | 4 | 98.2 % | 0.88 |\n"
+            "| 1000 | 0.900 | ") in tables["beta"]
+    assert tables["beta"].endswith("\n\nReal test slices: 96.7 % valid, spread 1. Data: B")
+    assert [line.split(" | ")[1] for line in tables["claims"].splitlines()[2:]] == [
+        "holds", "cannot be told", "does not hold"]
+    assert tables["time"].startswith("From nothing, the notebooks took 12.3 minutes")
+
+
+def test_rows_of_the_report_profile_come_beside_the_others(study, tmp_path):
+    write_json(tmp_path / "results.json", study)
+    alone = study_tables(study)
+    assert published_tables(tmp_path) == alone
+    write_json(tmp_path / "report" / "results.json",
+               {"03_beta_study": study["03_beta_study"] | {"data": "C"}})
+    both = published_tables(tmp_path)
+    first, second = both.pop("beta").split("Data: B\n\n")
+    assert first + "Data: B" == alone.pop("beta") and second.endswith("spread 1. C")
+    assert both == alone
+
+
+@pytest.fixture
+def further():
+    """What notebook 06 records, in short."""
+    final = [{"chosen": "sharp: A", "test_dice": d, "test_kl": 70.0, "valid": 0.99, "more_valid": 0,
+              "valid_open_wall": 0.995, "test_coverage": 0.8, "more_coverage": 0, "distance": 0.95}
+             for d in (0.93, 0.94)]
+    real = [{"model": "real", "seed": n, "valid": 0.98, "valid_open_wall": 0.99, "coverage": 0.7}
+            for n in range(2)]
+    schedules = [{"schedule": "linear", "seed": n, "test_dice": 0.86, "gain": 0.01 * n,
+                  "train_kl": 6.0, "test_kl": 6.1} for n in range(2)]
+    splits = [{"model": "beta 1", "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
+              for n in range(2)]
+    return {"final": final, "real": real, "schedules": schedules, "splits": splits,
+            "data": "Data: A; seeds 0, 1", "claims": []}
+
+
+def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
+    tables = study_tables(study | {"06_beyond_the_report": further})
+    assert {"beyond", "schedules", "splits"} <= set(tables)
+    assert "| sharp: A | 0.935 +- 0.007 | 70.000 +- 0.000 |" in tables["beyond"]
+    assert "over 2 seeds" in tables["beyond"] and "; seeds 0, 1." in tables["beyond"]
+    assert "Real test slices: 0.980 valid, 0.990 where" in tables["beyond"]
+    assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
+    assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
+    assert "beyond" not in study_tables(study)
+
+
+# ---------------------------------------------------------------------------- into their places
+def place(name, text=""):
+    return f"before {name}\n<!-- table:{name} -->\n{text}<!-- end -->\nafter\n"
+
+
+def test_tables_are_written_between_their_markers_and_nowhere_else(tmp_path):
+    one, other = tmp_path / "README.md", tmp_path / "more.md"
+    one.write_text(place("a", "old\ntable\n") + place("b"), encoding="utf-8")
+    other.write_text(place("c", "old\n"), encoding="utf-8")
+    tables = {"a": "| \\1 |", "b": "two\nlines", "c": "3 \u00d7 3"}
+    for _ in range(2):  # the second time changes nothing
+        fill_in([one, other], tables)
+        assert one.read_text(encoding="utf-8") == place("a", "| \\1 |\n") + place(
+            "b", "two\nlines\n")
+        assert other.read_text(encoding="utf-8") == place("c", "3 \u00d7 3\n")
+
+
+@pytest.mark.parametrize(("text", "found"), [(place("a"), 0), (place("a") + 2 * place("b"), 2)])
+def test_table_without_one_place_is_refused(tmp_path, text, found):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"one place marked table:b in README.md, found {found}"):
+        fill_in([path], {"a": "new", "b": "new"})
+    assert path.read_text() == text
+
+
+# -------------------------------------------------------------------------------------- benchmarks
+PLAIN = {"images_a_second": 99.96, "times_plain": 1.0, "gflops": 21.0, "share_of_product": 0.1,
+         "share_of_convolution": 0.05, "peak_mb": 1234.4, "precision": "float32",
+         "reconstruct_ms": 30.04, "decode_ms": 20.04}
+HERE = {"images_a_second": 12.6, "times_plain": 2.54, "gflops": 90.1, "share_of_product": 0.452,
+        "share_of_convolution": 0.226, "peak_mb": 800.0, "precision": "bfloat16",
+        "reconstruct_ms": 15.06, "decode_ms": 9.96}
+TRAINING = {
+    "machine": "a machine", "threads": 2, "matrix": 3072, "convolution": 192,
+    "peak_gflops": {"product": {"bfloat16": 199.6, "float32": 101.2},
+                    "convolution": {"bfloat16": 250.0, "float32": 120.0}},
+    "sizes": [{"size": 128, "channels": 48, "batch": 16, "rounds": 7, "gflop_an_image": 7.149,
+               "data": "A", "ways": {"here": HERE, "plain": PLAIN}}]}
+OTHER = {name: RECORDED[name] for name in ("explorer_browser", "explorer_kernel", "preprocess")}
+
+
+def test_training_table_has_a_row_for_each_way_and_says_what_was_measured():
+    table, text = benchmark_tables(OTHER | {"training": TRAINING})["training"].split("\n\n")
+    assert table.splitlines()[2:] == [
+        "| 128 x 128, 48, 16 | plain loop | 100.0 | 1.0 | 21 | 10 % | 5 % | 1234 MB |",
+        "| 128 x 128, 48, 16 | here | 12.6 | 2.5 | 90 | 45 % | 23 % | 800 MB |"]
+    assert text == (
+        "a machine, threads: 2; data: A; medians of 7 rounds in turns. A product of matrices of "
+        "3072 x 3072 reaches 101 GFLOP/s in float32 and 200 GFLOP/s in bfloat16; a 5 x 5 "
+        "convolution of 192 channels, 120 GFLOP/s in float32 and 250 GFLOP/s in bfloat16. The "
+        "plain loop computes in float32, training here in bfloat16. An image of 128 x 128 takes "
+        "7.1 GFLOP, forward and backward. To encode and decode one of 128 x 128 takes 15.1 ms here "
+        "and 30.0 the plain way, to decode it 10.0 and 20.0.")
+    assert sorted(benchmark_tables(OTHER)) == ["latency", "preprocess"]
+
+
+@pytest.mark.parametrize(("name", "found", "text"), [
+    ("training_choices", {"sizes": [{"size": 128, "gains": {"ELU": 1.046, "bfloat16": 2.5}}]},
+     "training here at 128 x 128 so many times faster: bfloat16 2.50, ELU 1.05."),
+    ("training_dice", {"pairs": [{"plain": 0.9, "here": 0.8996}, {"plain": 0.91, "here": 0.912}],
+                       "mean_difference": 0.0008, "epochs": 20, "beta": 10.0, "size": 64,
+                       "data": "A"},
+     "20 epochs at 64 x 64, beta 10, give 0.900 and 0.900, 0.912 and 0.910 (here and plain, a seed "
+     "each; mean difference +0.001; A)."),
+    ("training_report", {"profile": "report", "data": "A", "ways": {
+        "here": HERE | {"epochs": 180, "seconds": 90.0, "test_dice": 0.8766}}},
+     "The profile `report` from start to end (A): here, 180 epochs in 1.5 minutes, 13 images a "
+     "second, 45 % of a large matrix product, test Dice 0.877."),
+    ("training_memory", {"ratio": 1.04, "rows": [
+        {"scale": 1, "size": 64, "slices": 1118, "peak_mb": 700.2},
+        {"scale": 100, "size": 64, "slices": 111800, "peak_mb": 728.0}]},
+     "1118 slices and 111800 peak at 700 and 728 MB, evaluation included: 100 times the data, 1.04 "
+     "times the memory."),
+])
+@pytest.mark.parametrize("suffix", ["", "_gpu"])
+def test_what_else_was_measured_ends_the_text_of_its_own_machine(name, found, text, suffix):
+    shares = {"ELU": 0.386, "convolutions, backward": 0.614}
+    gpu = TRAINING | {"machine": "a GPU",
+                      "sizes": [TRAINING["sizes"][0] | {"shares": shares}]}
+    tables = benchmark_tables(OTHER | {"training": TRAINING, "training_gpu": gpu,
+                                       f"{name}{suffix}": found})
+    _, cpu, _, on_gpu = tables["training"].split("\n\n")
+    assert cpu.startswith("a machine") and on_gpu.startswith("a GPU")
+    assert (on_gpu if suffix else cpu).endswith(text) and text not in (cpu if suffix else on_gpu)
+    assert "A step here at 128 x 128 is: convolutions, backward 61 %; ELU 39 %." in on_gpu
