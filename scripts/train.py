@@ -32,8 +32,10 @@ def parser() -> argparse.ArgumentParser:
         "goes on. For several GPUs: torchrun --standalone --nproc_per_node N scripts/train.py ...")
     found.add_argument("--profile", choices=profiles.PROFILES,
                        help="default: CVAE_PROFILE, else quick")
-    found.add_argument("--beta", type=float, default=profiles.REPORT_BETA)
-    found.add_argument("--schedule", choices=losses.SCHEDULES, default="constant")
+    found.add_argument("--beta", type=float, default=profiles.REPORT_BETA,
+                       help="weight of the KL term (default: %(default)g)")
+    found.add_argument("--schedule", choices=losses.SCHEDULES, default="constant",
+                       help="how beta changes during training (default: %(default)s)")
     found.add_argument("--rate", type=float, default=0.0, metavar="NATS",
                        help="target KL that beta is moved to hold; 0 leaves beta fixed")
     found.add_argument("--sharp", action="store_true",
