@@ -19,7 +19,7 @@ study: $(READY)
 	$(BIN)/python scripts/run_notebooks.py --beyond
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile tests
 	$(BIN)/python -m pytest --nbval -n logical --maxprocesses 8 --dist loadfile notebooks
 
 lab: $(READY)

@@ -100,7 +100,7 @@ def real_source():
     return sources.open_source("ACDC", root)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not outlive the tests that need it
 def browser():
     """Chromium without a network; what needs it is skipped where there is none."""
     with contextlib.ExitStack() as stack:
