@@ -67,9 +67,9 @@ def bars(paths: Sequence[Path], titles: Sequence[str], epochs: Sequence[int],
     """
     for path in paths:
         _remove(path)
-    rows = [tqdm(desc=title, total=total, smoothing=0, miniters=0, mininterval=0,
-                 bar_format=RUNNING, disable=not shown)
-            for title, total in zip(titles, epochs)]
+    # How often they are drawn is left to TQDM_MININTERVAL: a kernel keeps few messages.
+    rows = [tqdm(desc=title, total=total, smoothing=0, miniters=0, bar_format=RUNNING,
+                 disable=not shown) for title, total in zip(titles, epochs)]
     waiting, running, over = dict(zip(paths, rows)), {}, threading.Event()
 
     def look() -> None:
@@ -80,7 +80,7 @@ def bars(paths: Sequence[Path], titles: Sequence[str], epochs: Sequence[int],
                     # The time that is left is reckoned from now and from these epochs.
                     bar.initial = told["began_at"]
                     bar.unpause()
-                if told["epochs"] != running[path].n:  # few messages: a kernel keeps them all
+                if told["epochs"] != running[path].n:
                     running[path].set_postfix_str(text(told), refresh=False)
                     running[path].update(told["epochs"] - running[path].n)
             elif (history := path.with_suffix("") / "history.csv").is_file():
