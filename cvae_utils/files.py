@@ -56,9 +56,14 @@ def complete_folder(target: Path, replace: bool = True):
             _move(partial, target)
             return
         with _temporary(target, Path.mkdir) as before:
+            old = before / target.name
             with contextlib.suppress(FileNotFoundError):  # another process is replacing it just now
-                target.rename(before / target.name)
-            _move(partial, target)
+                target.rename(old)
+            try:
+                _move(partial, target)
+            finally:
+                if old.exists() and not target.exists():
+                    old.rename(target)
 
 
 @contextlib.contextmanager

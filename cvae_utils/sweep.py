@@ -1,7 +1,7 @@
 """Train and measure several runs: side by side where that is faster, else one after another.
 
-On a CPU, small pictures keep one thread busy and two of them waiting for each other, so runs that
-do not depend on each other are trained at once, one thread and one process each.
+On a CPU, threads that share the work of small pictures wait for each other, so runs that do not
+depend on each other are trained at once, one thread and one process each.
 """
 
 import os
@@ -27,8 +27,7 @@ from cvae_utils.model.progress import bars
 from cvae_utils.model.runs import Compute, Run
 from cvae_utils.model.training import RunConfig
 
-#: Largest side, in pixels, up to which one thread is as good as several: measured on two cores, see
-#: benchmarks/sweep.py.
+#: Largest side, in pixels, of runs that are trained at once; benchmarks/sweep.py compares the ways.
 SMALL = 64
 #: Seconds after which a process ends that has nothing to do.
 IDLE = 60
@@ -43,11 +42,6 @@ class Job:
     split: dict[str, np.ndarray]
     runs: Path
 
-    @property
-    def is_trained(self) -> bool:
-        return runs.place(self.config, self.runs).is_dir()
-
-
 def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progress: bool = True,
              side_by_side: bool | None = None) -> dict[Hashable, Run]:
     """The runs of these jobs, measured, under the same names; those that lack are trained.
@@ -56,22 +50,22 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
     in one of them, every training goes on from its last epoch when this is called again.
     """
     compute = runs.on_trusted_device(compute or Compute())
-    lacking = list({runs.place(job.config, job.runs): job for job in jobs.values()
-                    if not job.is_trained}.values())
+    places = {runs.place(job.config, job.runs): job for job in jobs.values()}
+    lacking = [job for place, job in places.items() if not place.is_dir()]
     if side_by_side is None:
         side_by_side = (compute.device.type == "cpu" and compute.processes == 1
                         and all(job.config.profile.size <= SMALL for job in lacking))
     workers = min(len(lacking), joblib.cpu_count()) if side_by_side else 1
-    titles = [f"{job.config.title} ({n} of {len(lacking)})" if len(lacking) > 1 else
-              job.config.title for n, job in enumerate(lacking, start=1)]
-    with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking], titles,
-              [job.config.profile.epochs for job in lacking], progress):
+    count = f" ({{}} of {len(lacking)})" if len(lacking) > 1 else ""
+    titles = {runs.place(job.config, job.runs): job.config.title + count.format(n)
+              for n, job in enumerate(lacking, start=1)}
+    with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking],
+              list(titles.values()), [job.config.profile.epochs for job in lacking], progress):
         if workers > 1:
-            _train_side_by_side(lacking, titles, compute, workers)
-        else:
-            for job, title in zip(lacking, titles):
-                train(job, compute, title)
-    return {name: train(job, compute) for name, job in jobs.items()}  # now they are loaded
+            _train_side_by_side(lacking, list(titles.values()), compute, workers)
+        # One after another now, or only loaded.
+        return {name: train(job, compute, titles.get(runs.place(job.config, job.runs), ""))
+                for name, job in jobs.items()}
 
 
 def train(job: Job, compute: Compute, title: str = "") -> Run:

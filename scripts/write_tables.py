@@ -33,7 +33,7 @@ def published_tables(figures: Path) -> dict[str, str]:
     """The tables of a study from figures/ and, where it was run, from figures/report/."""
     report = figures / "report" / FILE_NAME
     return study_tables(read_json(figures / FILE_NAME),
-                         read_json(report) if report.is_file() else None)
+                        read_json(report) if report.is_file() else None)
 
 
 def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
@@ -79,8 +79,8 @@ def _further_tables(found: dict) -> dict[str, str]:
     return {
         "beyond": table(found["final"], "chosen", {
             "test_dice": "test Dice", "test_kl": "KL, nats", "valid": "valid samples",
-            "valid_open_wall": "the same, wall may be open", "test_coverage": "coverage",
-            "distance": "distance to the nearest training slice, over real"})
+            "valid_open_wall": "valid, wall may be open", "test_coverage": "coverage",
+            "distance": "distance to the nearest training slice (real slices: 1)"})
         + f" Real test slices: {real['valid']:.3f} valid, {real['valid_open_wall']:.3f} where the "
           f"wall may be open, coverage {real['coverage']:.3f}, distance 1.",
         "schedules": table(found["schedules"], "schedule", {

@@ -77,6 +77,12 @@ def test_place_that_cannot_be_written_to_is_named_with_the_remedy(tmp_path, make
             pass
 
 
+def test_folder_that_cannot_be_replaced_stays_as_it_was(older):
+    with pytest.raises(OSError), complete_folder(older) as partial:
+        partial.rmdir()
+    assert contents(older) == {"old.txt": "old"} and names(older.parent) == [older.name]
+
+
 def test_file_in_the_way_of_a_folder_is_no_folder_of_another_process(target):
     with pytest.raises(OSError), complete_folder(target) as partial:
         write(partial, "new")

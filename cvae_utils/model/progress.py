@@ -70,22 +70,23 @@ def bars(paths: Sequence[Path], titles: Sequence[str], epochs: Sequence[int],
     # How often they are drawn is left to TQDM_MININTERVAL: a kernel keeps few messages.
     rows = [tqdm(desc=title, total=total, smoothing=0, miniters=0, bar_format=RUNNING,
                  disable=not shown) for title, total in zip(titles, epochs)]
-    waiting, running, over = dict(zip(paths, rows)), {}, threading.Event()
+    unfinished, begun, over = dict(zip(paths, rows)), set(), threading.Event()
 
     def look() -> None:
-        for path in [*waiting, *running]:
+        for path, bar in list(unfinished.items()):
             if (told := read(path)) is not None:
-                if path in waiting:
-                    bar = running[path] = waiting.pop(path)
+                bar.set_postfix_str(text(told), refresh=False)
+                if path not in begun:
+                    begun.add(path)
                     # The time that is left is reckoned from now and from these epochs.
                     bar.initial = told["began_at"]
                     bar.unpause()
-                if told["epochs"] != running[path].n:
-                    running[path].set_postfix_str(text(told), refresh=False)
-                    running[path].update(told["epochs"] - running[path].n)
+                    bar.n = told["epochs"]
+                    bar.refresh()
+                elif told["epochs"] != bar.n:
+                    bar.update(told["epochs"] - bar.n)
             elif (history := path.with_suffix("") / "history.csv").is_file():
-                _complete((waiting | running)[path], pd.read_csv(history))
-                waiting.pop(path, None), running.pop(path, None)
+                _complete(unfinished.pop(path), pd.read_csv(history))
 
     def watch() -> None:
         while not over.wait(PAUSE):

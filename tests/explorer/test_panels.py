@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from atlases import small_atlas, with_priors
+from atlases import with_priors
 from hearts import picture
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
@@ -20,11 +20,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 BLACK, WHITE = [0, 0, 0], [255, 255, 255]
 HEART = picture(32, cavity=0.15, outer=0.25, rv=0.12)
-
-
-@pytest.fixture
-def atlas(slices, split):
-    return small_atlas(slices.table.iloc[split["train"]])
 
 
 @pytest.fixture

@@ -13,17 +13,6 @@ from cvae_utils.model import encoding
 
 
 @pytest.fixture
-def table(slices, split):
-    """Of the training slices."""
-    return slices.table.iloc[split["train"]]
-
-
-@pytest.fixture
-def atlas(table):
-    return small_atlas(table)
-
-
-@pytest.fixture
 def walk(atlas):
     return Exploration(atlas)
 

@@ -26,16 +26,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.fixture
-def table(slices, split):
-    return slices.table.iloc[split["train"]]
-
-
-@pytest.fixture
-def atlas(table):
-    return small_atlas(table)
-
-
-@pytest.fixture
 def other(table):
     """Of the same size as `atlas`, with other values, and its dimensions in another order."""
     made = small_atlas(table, name="other", stamp="Data: other hearts", active=[1, 2])
