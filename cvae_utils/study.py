@@ -20,9 +20,9 @@ from cvae_utils.figures.style import save_figure, stamp_figure, use_style
 from cvae_utils.files import REPOSITORY, output_root
 from cvae_utils.labels import LABEL_MAPS
 from cvae_utils.model import hardware
-from cvae_utils.model.estimate import say_what_the_report_takes
 from cvae_utils.model.runs import Compute, Run, find_betas
 from cvae_utils.model.training import RunConfig
+from cvae_utils.model.training_time import say_what_the_report_takes
 
 #: How a finding begins: see `finding`.
 FINDINGS = {True: "found", False: "not found here", None: "cannot be told here"}
@@ -239,7 +239,7 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
               "else. Say what: CVAE_LABELS=MNMS, or begin(..., labels={value: name}).")
     if study.device.type == "cuda" and profile.name == "quick" and study.processes == 1:
         say_what_the_report_takes(profiles.PROFILES["report"], study.device,
-                                  len(study.split["train"]))
+                                  len(study.split["train"]), len(study.split["validation"]))
     return study
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cvae_utils.analysis.comparisons import mean_sd
 from cvae_utils.files import REPOSITORY, read_json, write_text
+from cvae_utils.profiles import PROFILES
 from cvae_utils.results_file import FILE_NAME, VERDICTS
 
 #: The files that have tables.
@@ -39,17 +40,14 @@ def published_tables(figures: Path) -> dict[str, str]:
 def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
     """{name: markdown} of every table that is made from the numbers of the notebooks.
 
-    report: the results of the profile `report`, whose rows of beta come beside the others.
+    report: the results of the profile `report`, where notebooks were run in it: the report's own
+    training, which comes beside the others.
     """
     claims = [c for section in sorted(results) for c in results[section].get("claims", [])]
-    rows = results["02_train_vae"]["report_table"]
-    stamp = results["02_train_vae"]["data"]
     tables = {
-        "report": markdown_table(
-            ["", "report", "here, split by patient", "here, split by slice"],
-            [[r["quantity"], r["report"], r["by patient"], r["by slice"]] for r in rows],
-        ) + f"\n\n{stamp}",
-        "beta": "\n\n".join(_beta_table(found) for found in (results, report) if found),
+        "report": _report_table(results["02_train_vae"], report or {}),
+        "beta": "\n\n".join(_beta_table(found["03_beta_study"]) for found in (results, report)
+                            if found and "03_beta_study" in found),
         "claims": markdown_table(
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
@@ -92,8 +90,30 @@ def _further_tables(found: dict) -> dict[str, str]:
     }
 
 
-def _beta_table(results: dict) -> str:
-    study = results["03_beta_study"]["table"]
+def _report_table(found: dict, report: dict) -> str:
+    """Of notebook 02: the report's numbers beside two runs, and the same two trained its way."""
+    splits = ("by patient", "by slice")
+    header = ["", "report", *(f"here, split {by}" for by in splits)]
+    rows = [[r["quantity"], r["report"], *(r[by] for by in splits)] for r in found["report_table"]]
+    stamps = found["data"]
+    if own := report.get("02_train_vae"):
+        header += [f"trained as in the report, split {by}" for by in splits]
+        for row, more in zip(rows, own["report_table"], strict=True):
+            row += [more[by] for by in splits]
+        profile = PROFILES["report"]
+        stamps += (f". Trained as in the report: {profile.base_channels} channels, "
+                   f"{profile.epochs} epochs, batches of {profile.batch_size}, AdamW at a "
+                   f"{profile.decay} {profile.learning_rate:g}. {own['data']}")
+    if other := report.get("quick_rate"):
+        stamps += (f". The same model at the learning rate and schedule of `quick` "
+                   f"({other['learning_rate']:g}, {other['decay']}), split by slice: after as many "
+                   f"steps its test Dice is {other['test_dice']:.3f}, with "
+                   f"{other['active_dimensions']} active dimensions")
+    return f"{markdown_table(header, rows)}\n\n{stamps}"
+
+
+def _beta_table(found: dict) -> str:
+    study = found["table"]
     return markdown_table(
         ["beta", "test Dice", "RV, MYO, LV", "not rotated", "KL, nats", "active dims",
          "valid samples", "spread"],
@@ -103,7 +123,7 @@ def _beta_table(results: dict) -> str:
           f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
          for r in study],
     ) + (f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
-         f"{results['03_beta_study']['data']}")
+         f"{found['data']}")
 
 
 def benchmark_tables(results: dict) -> dict[str, str]:

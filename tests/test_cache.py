@@ -140,7 +140,7 @@ def edit(path, name, how):
     ("analysis/projections.py", "fit_tsne", "code", set()),
     ("figures/learning.py", "training_history", "code", set()),
     ("figures/style.py", "save_figure", "code", set()),
-    ("model/estimate.py", "minutes", "code", set()),
+    ("model/training_time.py", "minutes", "code", set()),
     ("study.py", "begin", "code", set()),
     ("files.py", "complete_file", "code", set()),
     ("cache.py", "kept", "code", set()),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hearts import PLANES, nifti, orientations, paint, write, write_patient
 
-from cvae_utils.data import acdc, plausibility, sources, splits, volumes
+from cvae_utils.data import acdc, sources, splits, volume_checks, volumes
 from cvae_utils.data import slices as aligned_slices
 from cvae_utils.data.alignment import METHODS, align_volume
 from cvae_utils.data.slices import align_all, load_or_align, read_rows, slice_levels
@@ -405,12 +405,12 @@ def test_split_that_cannot_be_made_is_refused():
         splits.split(patients(1)[:3], "slice")
 
 
-# ------------------------------------------------------------------------------------ plausibility
+# ----------------------------------------------------------------------- checks of whole volumes
 def test_cardiac_function_by_hand(tmp_path):
     for name, sides in (("p1-1-ED", (4, 3)), ("p1-1-ES", (3, 1)), ("p1-2-ED", (4, None)),
                         ("p1-2-ES", (2, None)), ("p2-1-ES", (3,)), ("p3-1", (1,))):
         write(tmp_path / f"{name}.nii.gz", stack(*sides, spacing=(2.0, 1.5, 10.0)))
-    found = plausibility.cardiac_function(open_source("", tmp_path, pattern="*"), progress=False)
+    found = volume_checks.cardiac_function(open_source("", tmp_path, pattern="*"), progress=False)
     assert list(found.columns) == ["patient", "group", "ed_ml", "es_ml", "ef_percent"]
     assert found["patient"].tolist() == ["p1", "p1", "p2", "p3"]
     assert set(found["group"]) == {UNKNOWN}
@@ -420,7 +420,7 @@ def test_cardiac_function_by_hand(tmp_path):
 
 
 def test_averaging_keeps_hearts_at_least_as_well_as_nearest_neighbours(six):
-    found = plausibility.compare_resampling(six, 48, progress=False)
+    found = volume_checks.compare_resampling(six, 48, progress=False)
     assert tuple(found.index) == METHODS and found.notna().all(axis=None)
     assert found.loc["area", "valid, %"] >= found.loc["nearest", "valid, %"] > 50
     change = "mean size of change, %"
@@ -430,7 +430,7 @@ def test_averaging_keeps_hearts_at_least_as_well_as_nearest_neighbours(six):
 
 def test_resampling_of_hearts_without_rv_is_compared_without_it(tmp_path):
     write(tmp_path / "a_ED.nii.gz", stack(4, 3))
-    found = plausibility.compare_resampling(open_source("", tmp_path, pattern="*"), 16,
+    found = volume_checks.compare_resampling(open_source("", tmp_path, pattern="*"), 16,
                                             progress=False)
     assert found["area of RV, %"].isna().all()
     assert found.drop(columns="area of RV, %").notna().all(axis=None)
@@ -446,7 +446,7 @@ def test_counts_volumes_and_ejection_fractions_of_acdc(real_source, load, capsys
     assert len(slices.table) + reasons.eq("no LV cavity").sum() == 2842
     assert len(slices.table) + len(slices.skipped) == 2978
     assert not aligned_slices.notices(slices.table) and not capsys.readouterr().out
-    table = plausibility.cardiac_function(real_source, progress=False)
+    table = volume_checks.cardiac_function(real_source, progress=False)
     assert (table["group"].value_counts() == 30).all()
     found = table.groupby("group")[["ed_ml", "ef_percent"]].mean()
     expected = {"DCM": (283, 20), "NOR": (130, 62), "MINF": (181, 31), "HCM": (132, 70),

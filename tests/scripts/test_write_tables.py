@@ -53,16 +53,23 @@ def test_tables_hold_the_numbers_the_verdicts_and_the_data(study):
     assert tables["time"].startswith("From nothing, the notebooks took 12.3 minutes")
 
 
-def test_rows_of_the_report_profile_come_beside_the_others(study, tmp_path):
+def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
     write_json(tmp_path / "results.json", study)
     alone = study_tables(study)
     assert published_tables(tmp_path) == alone
-    write_json(tmp_path / "report" / "results.json",
-               {"03_beta_study": study["03_beta_study"] | {"data": "C"}})
+    own, path = study["02_train_vae"] | {"data": "Data: C"}, tmp_path / "report" / "results.json"
+    other = {"learning_rate": 2e-3, "decay": "cosine", "test_dice": 0.1, "active_dimensions": 2}
+    write_json(path, {"02_train_vae": own, "quick_rate": other})
     both = published_tables(tmp_path)
-    first, second = both.pop("beta").split("Data: B\n\n")
-    assert first + "Data: B" == alone.pop("beta") and second.endswith("spread 1. C")
+    assert "| Dice | 0.75 | 0.871 | 0.900 | 0.871 | 0.900 |\n\nData: A. Trained" in both["report"]
+    assert ("180 epochs, batches of 100, AdamW at a constant 6e-05. Data: C. The same model at the "
+            "learning rate and schedule of `quick` (0.002, cosine)") in both["report"]
+    assert both.pop("report").endswith("its test Dice is 0.100, with 2 active dimensions")
+    del alone["report"]
     assert both == alone
+    write_json(path, {"03_beta_study": study["03_beta_study"] | {"data": "C"}})
+    first, second = published_tables(tmp_path)["beta"].split("Data: B\n\n")
+    assert first + "Data: B" == alone["beta"] and second.endswith("spread 1. C")
 
 
 @pytest.fixture
