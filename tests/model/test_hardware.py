@@ -4,13 +4,12 @@ import ctypes
 import shutil
 import sys
 import sysconfig
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from cvae_utils.model import device_check, estimate, hardware
+from cvae_utils.model import device_check, hardware
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 
@@ -95,12 +94,6 @@ def test_training_step_has_a_gradient_for_every_weight_and_is_the_same_again():
     assert torch.equal(torch.get_rng_state(), before)
     assert len(found) > 40 and all(value.norm() > 0 for value in found.values())
     assert device_check.differences(found, same) == []
-
-
-def test_minutes_of_a_training_grow_with_its_epochs_and_slices(tiny):
-    found = estimate.minutes(tiny, CPU, slices=100, steps=2)
-    assert 0 < found < 10
-    assert estimate.minutes(replace(tiny, epochs=20_000), CPU, slices=100, steps=2) > 10 * found
 
 
 # ----------------------------------------------------------------------------------------- memory
