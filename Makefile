@@ -19,7 +19,8 @@ study: $(READY)
 	$(BIN)/python scripts/run_notebooks.py --beyond
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile \
+		--no-loadscope-reorder tests
 	$(BIN)/python -m pytest --nbval -n logical --maxprocesses 8 --dist loadfile notebooks
 
 lab: $(READY)

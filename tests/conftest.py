@@ -21,7 +21,15 @@ from cvae_utils.model.training import RunConfig
 from cvae_utils.profiles import Profile
 
 torch.set_num_threads(1)  # in models as small as these, threads would wait for each other
+#: Files whose tests start browsers, kernels and processes that train.
+SLOWEST = ("test_lab", "test_processes", "test_stopping", "test_sweep")
 REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
+
+
+def pytest_collection_modifyitems(items):
+    """The slowest files first, so that no worker of pytest-xdist is left alone with one at the end.
+    """
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
 
 
 @pytest.fixture(autouse=True)

@@ -170,27 +170,27 @@ def ended(processes):
     return False
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_trainings_end_and_go_on_from_the_epochs_that_are_kept(
-        jobs, tmp_path, ending):
-    some = jobs(epochs=15)
-    process = begin(some, tmp_path)
-    until = time.monotonic() + 120
-    while sum(epoch > 1 for epoch in kept_epochs(some)) < 2:
-        assert time.monotonic() < until and process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, ending) if ending == signal.SIGINT else process.send_signal(ending)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == -ending and workers and ended(workers)
-    assert ("Stopped. The state after the last epoch of 2 trainings is kept; run the same again"
-            in printed) == (ending == signal.SIGINT)
-    before = kept_epochs(some)
-    assert len(before) == 2 and all(1 < epoch < 15 for epoch in before)
+def test_interrupted_and_killed_trainings_end_and_go_on_from_the_epochs_that_are_kept(
+        jobs, tmp_path):
+    some, before = jobs(epochs=25), [0, 0]
+    for ending in (signal.SIGINT, signal.SIGKILL):
+        process = begin(some, tmp_path)
+        until = time.monotonic() + 120
+        while sum(epoch > before[0] + 1 for epoch in kept_epochs(some)) < 2:
+            assert time.monotonic() < until and process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, ending) if ending == signal.SIGINT else process.send_signal(ending)
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode == -ending and workers and ended(workers)
+        assert ("Stopped. The state after the last epoch of 2 trainings is kept; run the same "
+                "again" in printed) == (ending == signal.SIGINT)
+        before, last = kept_epochs(some), before
+        assert len(before) == 2 and all(a < b < 25 for a, b in zip(last, before))
 
     process = begin(some, tmp_path)  # and what is left of the killed ones does not matter
     out, printed = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     assert names(tmp_path / "runs") == folders(some)
-    undisturbed = sweep.complete(jobs(epochs=15, betas=BETAS[:1], folder="alone"), ALONE)[1.0]
+    undisturbed = sweep.complete(jobs(epochs=25, betas=BETAS[:1], folder="alone"), ALONE)[1.0]
     assert json.loads(out)[0] == pytest.approx(undisturbed.results["validation_dice"], abs=2e-3)
