@@ -123,8 +123,8 @@ PROFILES = {
     profile.name: profile
     for profile in (
         # Seconds, for continuous integration: everything runs, nothing is learnt well.
-        Profile("smoke", size=32, base_channels=8, epochs=40, batch_size=16, learning_rate=4e-3,
-                decay="cosine", warmup_steps=10, patience=40, samples=100, phantom_patients=15),
+        Profile("smoke", size=32, base_channels=8, epochs=20, batch_size=16, learning_rate=4e-3,
+                decay="cosine", warmup_steps=10, patience=20, samples=100, phantom_patients=15),
         # Minutes on two CPU cores.
         Profile("quick", size=64, base_channels=16, epochs=40, batch_size=16, learning_rate=2e-3,
                 decay="cosine", warmup_steps=50, patience=20, samples=1000, phantom_patients=60),
@@ -142,7 +142,7 @@ SEEDS = {"smoke": 2, "quick": 3, "report": 3}
 _FASTER = {"learning_rate": 5e-4, "decay": "cosine", "warmup_steps": 50, "patience": 180}
 #: What the variants change, besides augmentation: {profile: {variant: {setting: value}}}.
 VARIANTS = {
-    "smoke": {"sharp": {"epochs": 30}, "few_nats": {}, "published": {"epochs": 20}},
+    "smoke": {"sharp": {}, "few_nats": {}, "published": {}},
     "quick": {"sharp": {"base_channels": 24, "epochs": 60, "patience": 60},
               "few_nats": {"epochs": 80, "patience": 80},
               "published": {"size": 128, "epochs": 20, "patience": 20}},
