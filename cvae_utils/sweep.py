@@ -42,6 +42,7 @@ class Job:
     split: dict[str, np.ndarray]
     runs: Path
 
+
 def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progress: bool = True,
              side_by_side: bool | None = None) -> dict[Hashable, Run]:
     """The runs of these jobs, measured, under the same names; those that lack are trained.
@@ -56,13 +57,15 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
         side_by_side = (compute.device.type == "cpu" and compute.processes == 1
                         and all(job.config.profile.size <= SMALL for job in lacking))
     workers = min(len(lacking), joblib.cpu_count()) if side_by_side else 1
-    count = f" ({{}} of {len(lacking)})" if len(lacking) > 1 else ""
-    titles = {runs.place(job.config, job.runs): job.config.title + count.format(n)
+    number = f" ({{}} of {len(lacking)})" if len(lacking) > 1 else ""
+    titles = {runs.place(job.config, job.runs): job.config.title + number.format(n)
               for n, job in enumerate(lacking, start=1)}
     with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking],
               list(titles.values()), [job.config.profile.epochs for job in lacking], progress):
         if workers > 1:
-            _train_side_by_side(lacking, list(titles.values()), compute, workers)
+            # A last one alone is faster with all threads, after the others.
+            count = len(lacking) - (len(lacking) % workers == 1)
+            _train_side_by_side(lacking[:count], list(titles.values()), compute, workers)
         # One after another now, or only loaded.
         return {name: train(job, compute, titles.get(runs.place(job.config, job.runs), ""))
                 for name, job in jobs.items()}

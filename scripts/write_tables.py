@@ -130,9 +130,22 @@ def benchmark_tables(results: dict) -> dict[str, str]:
     """The same for benchmarks/results.json; training stands there once it has been measured."""
     tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
               "preprocess": _preprocess_table(results["preprocess"])}
+    if "sweep" in results:
+        tables["sweep"] = _sweep_text(results["sweep"])
     measured = [_training_table(results, suffix) for suffix in ("", "_gpu")
                 if f"training{suffix}" in results]
     return tables | ({"training": "\n\n".join(measured)} if measured else {})
+
+
+def _sweep_text(found: dict) -> str:
+    apart, in_turn = (" and ".join(f"{seconds:.0f}" for seconds in found["seconds"][way])
+                      for way in ("side by side", "one after another"))
+    return (f"{len(found['betas'])} betas at {found['size']} x {found['size']}, {found['epochs']} "
+            f"epochs each, {found['workers']} at a time on one thread each, take {apart} seconds, "
+            f"start of the processes included; one after another on {found['threads']} threads, "
+            f"{in_turn}: {found['ratio']:.2f} times as fast. Validation Dice of the same run "
+            f"differs by at most {found['largest_dice_difference']:.4f} between the ways, which "
+            f"round differently. {found['machine']}; {found['data']} labels; in turns.")
 
 
 def _latency_table(browser: dict, kernel: dict) -> str:
