@@ -25,7 +25,8 @@ NOT_MAKERS = {f"{PACKAGE.name}.{name}" for name in ("cache", "files", "profiles"
 
 #: The package's sources when it was imported: keys tell of the code that runs here, and not of what
 #: has been edited since.
-SOURCES = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+SOURCES = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")
+           if path.stem.isidentifier()}  # not what editors and file systems put beside them
 
 
 def kept(folder: Path, name: str, key: str, make: Callable[[Path], None],
@@ -95,10 +96,21 @@ def code_of(*makers: Callable, package: Path = PACKAGE) -> str:
             continue
         if name == "*":  # a module that is handed over as a whole
             todo += [(module, each) for each in definitions]
-        found[place] = [ast.dump(node) for node in definitions.get(name, ())]
+        found[place] = [_dump(node) for node in definitions.get(name, ())]
         for node in definitions.get(name, ()):
             todo += _named(node, module, definitions, imports)
     return short_hash(sorted([*place, *dumps] for place, dumps in found.items() if dumps))
+
+
+def _dump(node) -> list | str:
+    """A syntax tree in lists: as ast.dump, which is another in every version of Python, because
+    versions add fields that are empty."""
+    if isinstance(node, list):
+        return [_dump(each) for each in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
+    return [type(node).__name__, *([name, _dump(value)] for name, value in fields.items())]
 
 
 def _named(node: ast.AST, module: str, definitions: dict, imports: dict) -> list[tuple[str, str]]:

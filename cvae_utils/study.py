@@ -215,8 +215,8 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     cannot be read shows at once.
 
     Results of ACDC in the profile `quick` go to figures/. Those in another profile, of a part of
-    ACDC, of the phantom or of any other data set go to a folder of its name in there, so that
-    trying things out does not overwrite what is published. CVAE_OUT redirects everything.
+    ACDC, of the phantom or of any other data set go to a folder in there, named by what differs, so
+    that trying things out overwrites nothing. CVAE_OUT redirects everything.
     CVAE_PROCESSES trains on so many GPUs at once. Raises DataError or ValueError if a setting or
     the data set cannot be used.
     """
@@ -248,11 +248,11 @@ def _figure_folder(out: Path, source: sources.Source, profile: profiles.Profile)
     folder = out / "figures"
     if out != REPOSITORY:
         return folder
-    if source.name != "ACDC":
-        return folder / source.name
-    if source.patients < len(acdc.OFFICIAL):
-        return folder / f"ACDC-{source.patients}"
-    return folder if profile.name == profiles.PUBLISHED else folder / profile.name
+    published = profile.name == profiles.PUBLISHED
+    if source.name == "ACDC" and source.patients == len(acdc.OFFICIAL):
+        return folder if published else folder / profile.name
+    name = f"ACDC-{source.patients}" if source.name == "ACDC" else source.name
+    return folder / (name if published else f"{name}-{profile.name}")
 
 
 def _processes() -> int:

@@ -17,18 +17,22 @@ import joblib
 import numpy as np
 import psutil
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
 from cvae_utils.analysis import run_results
+from cvae_utils.cache import key_of
 from cvae_utils.data.slices import Slices
 from cvae_utils.model import checkpoint, runs
 from cvae_utils.model.progress import SUFFIX as PROGRESS
 from cvae_utils.model.progress import bars
 from cvae_utils.model.runs import Compute, Run
-from cvae_utils.model.training import RunConfig
+from cvae_utils.model.training import MAKERS, RunConfig
 
 #: Largest side, in pixels, of runs that are trained at once; benchmarks/sweep.py compares the ways.
 SMALL = 64
+#: What trains and measures: the same here and in the processes that are started.
+CODE = (*MAKERS, run_results.evaluate)
 #: Seconds after which a process ends that has nothing to do.
 IDLE = 60
 
@@ -83,13 +87,24 @@ def _train_side_by_side(jobs: Sequence[Job], titles: Sequence[str], compute: Com
     parallel = joblib.Parallel(  # label maps that lie on the disk are opened there, and not sent
         workers, "loky", batch_size=1, max_nbytes=None, initializer=_begin_worker,
         initargs=(os.getpid(),), idle_worker_timeout=IDLE)
+    code = key_of(code=CODE)
     try:
-        parallel(joblib.delayed(train)(job, compute, title) for job, title in zip(jobs, titles))
-    except KeyboardInterrupt:
+        parallel(joblib.delayed(_train_in_worker)(job, compute, title, code)
+                 for job, title in zip(jobs, titles))
+    except (KeyboardInterrupt, TerminatedWorkerError):
         kept = sum(runs.place(job.config, job.runs, checkpoint.SUFFIX).is_file() for job in jobs)
         tqdm.write(f"Stopped. The state after the last epoch of {kept} trainings is kept; run the "
                    "same again, and they go on from there.", file=sys.stderr)
         raise
+
+
+def _train_in_worker(job: Job, compute: Compute, title: str, code: str) -> None:
+    """code: key of CODE in the process that asks, which names runs after it."""
+    if key_of(code=CODE) != code:
+        raise RuntimeError("expected the code that this kernel has imported, found that it was "
+                           "edited since, so that a run would get the name of the code before: "
+                           "restart the kernel")
+    train(job, compute, title)
 
 
 def _begin_worker(parent: int) -> None:

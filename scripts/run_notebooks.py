@@ -217,7 +217,10 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.names and asked.beyond:
         parser.error("expected names or --beyond, found both")
     paths = choose(asked.names, asked.beyond)
-    study = study_module.begin("run")
+    try:
+        study = study_module.begin("run")
+    except (files.DataError, ValueError) as error:  # says what to do
+        sys.exit(str(error))
     published = files.REPOSITORY / "figures"
     folder = NOTEBOOKS if study.figure_folder == published else study.figure_folder
     runs = study.data_folder / "runs"

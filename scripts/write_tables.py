@@ -44,10 +44,13 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
     training, which comes beside the others.
     """
     claims = [c for section in sorted(results) for c in results[section].get("claims", [])]
+    if lacking := {"02_train_vae", "03_beta_study"} - set(results):
+        raise ValueError(f"expected numbers of notebooks 02 and 03, found none of "
+                         f"{', '.join(sorted(lacking))}: run all notebooks, then this again")
     tables = {
         "report": _report_table(results["02_train_vae"], report or {}),
         "beta": "\n\n".join(_beta_table(found["03_beta_study"]) for found in (results, report)
-                            if found and "03_beta_study" in found),
+                            if found and "table" in found.get("03_beta_study", {})),
         "claims": markdown_table(
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
@@ -96,7 +99,8 @@ def _report_table(found: dict, report: dict) -> str:
     header = ["", "report", *(f"here, split {by}" for by in splits)]
     rows = [[r["quantity"], r["report"], *(r[by] for by in splits)] for r in found["report_table"]]
     stamps = found["data"]
-    if own := report.get("02_train_vae"):
+    own = report.get("02_train_vae", {})
+    if "report_table" in own:  # an interrupted notebook records its claims alone
         header += [f"trained as in the report, split {by}" for by in splits]
         for row, more in zip(rows, own["report_table"], strict=True):
             row += [more[by] for by in splits]
@@ -106,9 +110,10 @@ def _report_table(found: dict, report: dict) -> str:
                    f"{profile.decay} {profile.learning_rate:g}. {own['data']}")
     if other := report.get("quick_rate"):
         stamps += (f". The same model at the learning rate and schedule of `quick` "
-                   f"({other['learning_rate']:g}, {other['decay']}), split by slice: after as many "
-                   f"steps its test Dice is {other['test_dice']:.3f}, with "
-                   f"{other['active_dimensions']} active dimensions")
+                   f"({other['learning_rate']:g}, {other['decay']}), split by slice, has a test "
+                   f"Dice of {other['test_dice']:.3f} after as many steps, with "
+                   f"{other['active_dimensions']} active dimensions: so high a rate is too much "
+                   "for a model of this size.")
     return f"{markdown_table(header, rows)}\n\n{stamps}"
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -168,7 +169,13 @@ def test_key_changes_with_what_goes_in():
                 for given in ((1, "a"), (2, "a"), ("a", 1), ())}) == 8
 
 
-@pytest.mark.parametrize("path", sorted(cache.PACKAGE.rglob("*.py")),
+def test_key_is_the_same_in_every_version_of_python(tmp_path):
+    (tmp_path / "small.py").write_text("def add(a, b=1):\n    return [a, b, None]\n")
+    add = SimpleNamespace(__module__="cvae_utils.small", __qualname__="add")
+    assert cache.code_of(add, package=tmp_path) == "25528f501bef"
+
+
+@pytest.mark.parametrize("path", sorted(cache.SOURCES),
                          ids=lambda path: str(path.relative_to(cache.PACKAGE)))
 def test_module_is_written_as_keys_can_follow(path):
     """Definitions at its top level, and imports of the package by `from`, each name by itself."""

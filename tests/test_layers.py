@@ -31,6 +31,11 @@ def test_package_as_it_is_passes(lint):
     assert lint()[1] == 0
 
 
+def test_linter_sees_every_folder():
+    folders = {path.parent for path in (REPOSITORY / "cvae_utils").rglob("*.py")}
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
 @pytest.mark.parametrize(("module", "imported", "broken"), [
     ("files.py", "labels", "One direction"),
     ("data/slices.py", "model.network", "One direction"),

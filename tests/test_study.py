@@ -70,13 +70,14 @@ def test_only_acdc_in_the_quick_profile_replaces_the_published_figures(
         return begin("01").figure_folder
 
     monkeypatch.setattr(study_module, "REPOSITORY", environment)  # where CVAE_OUT leads, too
-    assert figures_of() == environment / "figures" / "phantom"
-    assert figures_of(name="our hearts") == environment / "figures" / "our hearts"
-    assert figures_of(name="ACDC") == environment / "figures" / "ACDC-10"  # not all of it
+    assert figures_of() == environment / "figures" / "phantom-smoke"
+    assert figures_of(name="our hearts") == environment / "figures" / "our hearts-smoke"
+    assert figures_of(name="ACDC") == environment / "figures" / "ACDC-10-smoke"  # not all of it
     whole = [replace(source.frames[0], patient=f"patient{k:03d}") for k in range(1, 151)]
     acdc = {"name": "ACDC", "frames": whole}
     assert figures_of(**acdc) == environment / "figures" / "smoke"
     monkeypatch.setenv("CVAE_PROFILE", "quick")
+    assert figures_of() == environment / "figures" / "phantom"
     assert figures_of(name="our hearts") == environment / "figures" / "our hearts"
     assert figures_of(**acdc) == environment / "figures"
     monkeypatch.setenv("CVAE_OUT", str(environment / "elsewhere"))

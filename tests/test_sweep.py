@@ -108,6 +108,14 @@ def test_error_of_one_is_raised_and_the_states_of_the_others_are_kept(jobs):
     assert not list(first.parent.glob("*.progress"))
 
 
+def test_code_that_was_edited_since_the_kernel_started_trains_nothing(jobs, monkeypatch):
+    some = jobs()
+    monkeypatch.setattr(sweep, "key_of", lambda code: "before")  # processes import what is there
+    with pytest.raises(RuntimeError, match="edited since, .*: restart the kernel"):
+        sweep.complete(some, ALONE)
+    assert not list(some[1.0].runs.glob("*"))
+
+
 def test_bars_follow_the_files_and_not_what_killed_trainings_have_left(
         tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PAUSE", 0.02)

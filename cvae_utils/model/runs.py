@@ -105,7 +105,8 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
     compute = on_trusted_device(compute)
     if folder.is_dir():
         for left in (state, place(config, runs, PROGRESS)):
-            left.unlink(missing_ok=True)  # of a process that was killed when all was done
+            with contextlib.suppress(OSError):  # a disk may only be read
+                left.unlink(missing_ok=True)  # of a process that was killed when all was done
         return _as_asked(config, folder, compute)
     check_processes(compute.processes, config.profile, split)
     work = (config, slices, split, runs, compute, title or config.title)

@@ -27,6 +27,7 @@ from cvae_utils.cache import key_of
 from cvae_utils.data.slices import Slices, read_rows
 from cvae_utils.data.splits import LEAST, official_split
 from cvae_utils.data.splits import split as split_slices
+from cvae_utils.files import DataError
 from cvae_utils.labels import STRUCTURE_NAMES, Label
 from cvae_utils.model import augmentation, checkpoint, encoding, hardware, losses
 from cvae_utils.model.network import ConvVAE, build_model, one_hot
@@ -81,7 +82,8 @@ class RunConfig:
         """The run's name without its key, such as quick-beta1000-seed0."""
         schedule = "" if self.schedule == "constant" else f"-{self.schedule}"
         rate = f"-rate{self.rate:g}" if self.rate else ""
-        return f"{self.profile.name}-beta{self.beta:g}{schedule}{rate}-seed{self.seed}"
+        split = "" if self.split_by == "patient" else f"-by-{self.split_by}"
+        return f"{self.profile.name}-beta{self.beta:g}{schedule}{rate}{split}-seed{self.seed}"
 
     @functools.cached_property  # one from the start to the end of a training
     def key(self) -> str:
@@ -108,15 +110,20 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
     it. micro_batch: images that pass the model at a time; 0 is as many as fit. report: called after
     each step with the epochs that are done, a fraction, and after an epoch also with its loss and
     Dice. Each process takes its share of every batch, and the main one writes. Raises
-    FloatingPointError for a loss that is no number, OSError if the state cannot be written, both
-    with the remedy.
+    FloatingPointError for a loss that is no number, OSError if the state cannot be written,
+    DataError if it is that of another training, each with the remedy.
     """
     training = Training(config, slices, split, accelerator)
     saved = _saved(state) if accelerator.is_main_process else None
     # From the main process: another training of the same run may be writing the file just now.
     saved, = broadcast_object_list([saved])
     if saved is not None:
-        training.resume(saved)
+        try:
+            training.resume(saved)
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{state}: expected the state of this training, found another "
+                            f"({str(error).partition(chr(10))[0]}). Delete it: training then "
+                            "starts from the beginning.") from error
     training.prepare(micro_batch)
     writer = checkpoint.Writer(state if accelerator.is_main_process else None)
     try:

@@ -168,6 +168,13 @@ def test_damaged_state_stops_with_the_remedy_and_is_not_deleted(
     hardware.forget_accelerator()
 
 
+def test_state_of_another_training_is_refused_with_the_remedy(brief, again, tmp_path):
+    again(replace(brief, profile=replace(brief.profile, latent_dim=5)), state=tmp_path / "state")
+    with pytest.raises(DataError, match="state: expected the state of this training, found another "
+                                        r"\(.*\)\. Delete it"):
+        again(brief, state=tmp_path / "state")
+
+
 def test_betas_are_those_of_runs_that_differ_in_nothing_else(config, tmp_path):
     def keep(name, content):
         (tmp_path / name).mkdir()

@@ -64,12 +64,22 @@ def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
     assert "| Dice | 0.75 | 0.871 | 0.900 | 0.871 | 0.900 |\n\nData: A. Trained" in both["report"]
     assert ("180 epochs, batches of 100, AdamW at a constant 6e-05. Data: C. The same model at the "
             "learning rate and schedule of `quick` (0.002, cosine)") in both["report"]
-    assert both.pop("report").endswith("its test Dice is 0.100, with 2 active dimensions")
+    assert both.pop("report").endswith(
+        "a test Dice of 0.100 after as many steps, with 2 active dimensions: so high a rate is too "
+        "much for a model of this size.")
     del alone["report"]
     assert both == alone
     write_json(path, {"03_beta_study": study["03_beta_study"] | {"data": "C"}})
     first, second = published_tables(tmp_path)["beta"].split("Data: B\n\n")
     assert first + "Data: B" == alone["beta"] and second.endswith("spread 1. C")
+
+
+def test_notebooks_that_have_not_run_empty_no_table(study):
+    partly = {"02_train_vae": {"data": "Data: C", "claims": []}, "03_beta_study": {"claims": []}}
+    assert study_tables(study, partly) == study_tables(study)
+    del study["03_beta_study"]
+    with pytest.raises(ValueError, match="found none of 03_beta_study: run all notebooks"):
+        study_tables(study)
 
 
 @pytest.fixture
