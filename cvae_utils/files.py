@@ -103,7 +103,7 @@ def _temporary(target: Path, make: Callable[[Path], None]):
                           " set CVAE_OUT to another folder") from error
         yield partial
     finally:
-        _remove(partial)
+        remove(partial)
         _IN_USE.discard(partial.name)
 
 
@@ -130,7 +130,7 @@ def _remove_leftovers(target: Path) -> None:
     for left in list(target.parent.iterdir()):
         ending = left.name.startswith(start) and _ENDING.fullmatch(left.name, len(start))
         if ending and _is_left_over(left, ending[1], int(ending[2])):
-            _remove(left)
+            remove(left)
 
 
 def _is_left_over(path: Path, machine_id: str, process: int) -> bool:
@@ -144,7 +144,8 @@ def _is_left_over(path: Path, machine_id: str, process: int) -> bool:
         return False  # another process has removed it just now
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it; what is not there, or cannot go, is let be."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -248,11 +248,14 @@ def _figure_folder(out: Path, source: sources.Source, profile: profiles.Profile)
     folder = out / "figures"
     if out != REPOSITORY:
         return folder
-    published = profile.name == profiles.PUBLISHED
-    if source.name == "ACDC" and source.patients == len(acdc.OFFICIAL):
-        return folder if published else folder / profile.name
-    name = f"ACDC-{source.patients}" if source.name == "ACDC" else source.name
-    return folder / (name if published else f"{name}-{profile.name}")
+    differs = []
+    if source.name != "ACDC":
+        differs.append(source.name)
+    elif source.patients < len(acdc.OFFICIAL):
+        differs.append(f"ACDC-{source.patients}")
+    if profile.name != profiles.PUBLISHED:
+        differs.append(profile.name)
+    return folder / "-".join(differs)
 
 
 def _processes() -> int:

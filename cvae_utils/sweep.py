@@ -55,23 +55,25 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
     in one of them, every training goes on from its last epoch when this is called again.
     """
     compute = runs.on_trusted_device(compute or Compute())
-    places = {runs.place(job.config, job.runs): job for job in jobs.values()}
-    lacking = [job for place, job in places.items() if not place.is_dir()]
+    places = {name: runs.place(job.config, job.runs) for name, job in jobs.items()}
+    # Each once, though it may have several names.
+    by_place = {place: jobs[name] for name, place in places.items() if not place.is_dir()}
+    lacking = list(by_place.values())
     if side_by_side is None:
         side_by_side = (compute.device.type == "cpu" and compute.processes == 1
                         and all(job.config.profile.size <= SMALL for job in lacking))
     workers = min(len(lacking), joblib.cpu_count()) if side_by_side else 1
-    number = f" ({{}} of {len(lacking)})" if len(lacking) > 1 else ""
-    titles = {runs.place(job.config, job.runs): job.config.title + number.format(n)
-              for n, job in enumerate(lacking, start=1)}
-    with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking],
-              list(titles.values()), [job.config.profile.epochs for job in lacking], progress):
+    titles = [f"{job.config.title} ({n} of {len(lacking)})" if len(lacking) > 1 else
+              job.config.title for n, job in enumerate(lacking, start=1)]
+    title_at = dict(zip(by_place, titles))
+    with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking], titles,
+              [job.config.profile.epochs for job in lacking], progress):
         if workers > 1:
-            # A last one alone is faster with all threads, after the others.
+            # One that would be left over is faster with all threads, after the others.
             count = len(lacking) - (len(lacking) % workers == 1)
-            _train_side_by_side(lacking[:count], list(titles.values()), compute, workers)
+            _train_side_by_side(lacking[:count], titles[:count], compute, workers)
         # One after another now, or only loaded.
-        return {name: train(job, compute, titles.get(runs.place(job.config, job.runs), ""))
+        return {name: train(job, compute, title_at.get(places[name], ""))
                 for name, job in jobs.items()}
 
 
@@ -101,9 +103,8 @@ def _train_side_by_side(jobs: Sequence[Job], titles: Sequence[str], compute: Com
 def _train_in_worker(job: Job, compute: Compute, title: str, code: str) -> None:
     """code: key of CODE in the process that asks, which names runs after it."""
     if key_of(code=CODE) != code:
-        raise RuntimeError("expected the code that this kernel has imported, found that it was "
-                           "edited since, so that a run would get the name of the code before: "
-                           "restart the kernel")
+        raise RuntimeError("expected the code that this kernel has imported, found code that was "
+                           "edited since: restart the kernel, so that the run is named after it")
     train(job, compute, title)
 
 

@@ -26,7 +26,7 @@ TOLERANCES = {
     "02_train_vae/unrotated_dice": 0.1,
     "02_train_vae/valid_real": 0.001,
     "02_train_vae/valid_prior": 0.35,
-    "02_train_vae/active_dimensions": 8,
+    "02_train_vae/active_dimensions": 4,
     "02_train_vae/claims/2/holds": 0,  # verdicts that hold by a wide margin
     "02_train_vae/claims/3/holds": 0,
     "03_beta_study/claims/0/holds": 0,

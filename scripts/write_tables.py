@@ -112,8 +112,7 @@ def _report_table(found: dict, report: dict) -> str:
         stamps += (f". The same model at the learning rate and schedule of `quick` "
                    f"({other['learning_rate']:g}, {other['decay']}), split by slice, has a test "
                    f"Dice of {other['test_dice']:.3f} after as many steps, with "
-                   f"{other['active_dimensions']} active dimensions: so high a rate is too much "
-                   "for a model of this size.")
+                   f"{other['active_dimensions']} active dimensions.")
     return f"{markdown_table(header, rows)}\n\n{stamps}"
 
 
@@ -134,9 +133,8 @@ def _beta_table(found: dict) -> str:
 def benchmark_tables(results: dict) -> dict[str, str]:
     """The same for benchmarks/results.json; training stands there once it has been measured."""
     tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
-              "preprocess": _preprocess_table(results["preprocess"])}
-    if "sweep" in results:
-        tables["sweep"] = _sweep_text(results["sweep"])
+              "preprocess": _preprocess_table(results["preprocess"]),
+              "sweep": _sweep_text(results["sweep"])}
     measured = [_training_table(results, suffix) for suffix in ("", "_gpu")
                 if f"training{suffix}" in results]
     return tables | ({"training": "\n\n".join(measured)} if measured else {})
@@ -150,7 +148,8 @@ def _sweep_text(found: dict) -> str:
             f"start of the processes included; one after another on {found['threads']} threads, "
             f"{in_turn}: {found['ratio']:.2f} times as fast. Validation Dice of the same run "
             f"differs by at most {found['largest_dice_difference']:.4f} between the ways, which "
-            f"round differently. {found['machine']}; {found['data']} labels; in turns.")
+            f"round differently. {found['machine']}; {found['data']} labels; each way "
+            f"measured {len(found['seconds']['side by side'])} times.")
 
 
 def _latency_table(browser: dict, kernel: dict) -> str:

@@ -27,8 +27,7 @@ REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
 
 
 def pytest_collection_modifyitems(items):
-    """The slowest files first, so that no worker of pytest-xdist is left alone with one at the end.
-    """
+    """The slowest files first: no worker of pytest-xdist is then left alone with one at the end."""
     items.sort(key=lambda item: item.path.stem not in SLOWEST)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from cvae_utils import sweep
 from cvae_utils.files import REPOSITORY
@@ -111,9 +112,20 @@ def test_error_of_one_is_raised_and_the_states_of_the_others_are_kept(jobs):
 def test_code_that_was_edited_since_the_kernel_started_trains_nothing(jobs, monkeypatch):
     some = jobs()
     monkeypatch.setattr(sweep, "key_of", lambda code: "before")  # processes import what is there
-    with pytest.raises(RuntimeError, match="edited since, .*: restart the kernel"):
+    with pytest.raises(RuntimeError, match="found code that was edited since: restart the kernel"):
         sweep.complete(some, ALONE)
     assert not list(some[1.0].runs.glob("*"))
+
+
+def test_process_that_is_killed_is_told_with_how_to_go_on(jobs, monkeypatch, capsys):
+    def killed(*_, **__):
+        raise TerminatedWorkerError("a worker was killed")
+
+    monkeypatch.setattr(joblib, "Parallel", lambda *_, **__: killed)
+    with pytest.raises(TerminatedWorkerError):
+        sweep.complete(jobs(), ALONE)
+    assert "Stopped. The state after the last epoch of 0 trainings is kept" in (
+        capsys.readouterr().err)
 
 
 def test_bars_follow_the_files_and_not_what_killed_trainings_have_left(

@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
+from cvae_utils.files import remove
+
 SUFFIX = ".progress"
 #: Seconds between two looks at the files, and at least so many between two writes of one.
 PAUSE = 0.5
@@ -40,7 +42,7 @@ class Reporter:
 
     def close(self) -> None:
         if self.path is not None:
-            _remove(self.path)
+            remove(self.path)
 
 
 def read(path: Path) -> dict | None:
@@ -66,7 +68,7 @@ def bars(paths: Sequence[Path], titles: Sequence[str], epochs: Sequence[int],
     killed trainings have left there are removed before and after.
     """
     for path in paths:
-        _remove(path)
+        remove(path)
     # How often they are drawn is left to TQDM_MININTERVAL: a kernel keeps few messages.
     rows = [tqdm(desc=title, total=total, smoothing=0, miniters=0, bar_format=RUNNING,
                  disable=not shown) for title, total in zip(titles, epochs)]
@@ -105,7 +107,7 @@ def bars(paths: Sequence[Path], titles: Sequence[str], epochs: Sequence[int],
         for bar in rows:
             bar.close()
         for path in paths:
-            _remove(path)
+            remove(path)
 
 
 def _complete(bar: tqdm, history: pd.DataFrame) -> None:
@@ -115,8 +117,3 @@ def _complete(bar: tqdm, history: pd.DataFrame) -> None:
     bar.set_postfix_str(text({"loss": loss, "dice": dice}), refresh=False)
     bar.n = bar.total = len(history)
     bar.refresh()
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)

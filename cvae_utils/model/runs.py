@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from cvae_utils.cache import kept
 from cvae_utils.data.slices import Slices
-from cvae_utils.files import DataError, read_json, write_json
+from cvae_utils.files import DataError, read_json, remove, write_json
 from cvae_utils.model import checkpoint, hardware
 from cvae_utils.model.device_check import trusted
 from cvae_utils.model.network import ConvVAE, build_model
@@ -105,8 +105,7 @@ def load_or_train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray
     compute = on_trusted_device(compute)
     if folder.is_dir():
         for left in (state, place(config, runs, PROGRESS)):
-            with contextlib.suppress(OSError):  # a disk may only be read
-                left.unlink(missing_ok=True)  # of a process that was killed when all was done
+            remove(left)  # of a process that was killed when all was done
         return _as_asked(config, folder, compute)
     check_processes(compute.processes, config.profile, split)
     work = (config, slices, split, runs, compute, title or config.title)

@@ -121,9 +121,10 @@ def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], acceler
         try:
             training.resume(saved)
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            first = str(error).partition("\n")[0]
             raise DataError(f"{state}: expected the state of this training, found another "
-                            f"({str(error).partition(chr(10))[0]}). Delete it: training then "
-                            "starts from the beginning.") from error
+                            f"({first}). Delete it: training then starts from the beginning."
+                            ) from error
     training.prepare(micro_batch)
     writer = checkpoint.Writer(state if accelerator.is_main_process else None)
     try:

@@ -431,7 +431,7 @@ def test_averaging_keeps_hearts_at_least_as_well_as_nearest_neighbours(six):
 def test_resampling_of_hearts_without_rv_is_compared_without_it(tmp_path):
     write(tmp_path / "a_ED.nii.gz", stack(4, 3))
     found = volume_checks.compare_resampling(open_source("", tmp_path, pattern="*"), 16,
-                                            progress=False)
+                                             progress=False)
     assert found["area of RV, %"].isna().all()
     assert found.drop(columns="area of RV, %").notna().all(axis=None)
 

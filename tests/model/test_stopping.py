@@ -5,6 +5,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -132,7 +133,12 @@ def test_place_that_cannot_be_written_to_is_named_before_any_step(
 
 
 # ------------------------------------------------------------------------------ a folder of runs
-def test_run_is_trained_once_and_then_loaded(run, config, slices, split, nothing_trains):
+def test_run_is_trained_once_and_then_loaded(
+        run, config, slices, split, nothing_trains, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)  # which a disk may be by then
     before = contents(run.folder)
     loaded = load_or_train(config, slices, split, run.folder.parent, ALONE)
     assert loaded.folder == run.folder == runs.place(config, run.folder.parent)

@@ -86,6 +86,12 @@ def test_time_from_nothing_is_recorded_beside_the_executed_copies(books, tmp_pat
     assert read_json(results)["run"]["minutes"] > 0
 
 
+def test_setting_that_cannot_be_used_ends_in_its_words(monkeypatch):
+    monkeypatch.setenv("CVAE_PROFILE", "huge")
+    with pytest.raises(SystemExit, match="CVAE_PROFILE: expected one of .*, found 'huge'"):
+        run_notebooks.main(["01"])
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
