@@ -5,7 +5,7 @@ import pytest
 from hearts import picture
 
 from cvae_utils import shape_metrics
-from cvae_utils.analysis.principal_components import Pca
+from cvae_utils.analysis.principal_components import Pca, signed_distances
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,29 @@ def test_more_components_rebuild_better_and_all_of_them_exactly(hearts):
     fitted = Pca.fit(hearts, 10)
     for name in ("mean", "components", "sd"):  # the first ones are those of a smaller fit
         assert getattr(parts[2], name) == pytest.approx(getattr(fitted, name), abs=1e-4), name
+
+
+def test_signed_distances_by_hand():
+    maps = np.zeros((2, 5, 5), dtype=np.uint8)
+    maps[0, 1:4, 1:4] = 3
+    found = signed_distances(maps, 2.0)
+    assert found.shape == (2, 5, 5, 4) and found.dtype == np.float32
+    across = np.array([-0.5, 0.5, 1.5, 0.5, -0.5]) / 2  # along the middle row
+    assert found[0, 2, :, 3] == pytest.approx(across)
+    assert found[0, 2, :, 0] == pytest.approx(-across)
+    assert found[0, 0, 0, 3] == pytest.approx((0.5 - 2**0.5) / 2)
+    assert (found[0, ..., 1] == -1).all() and (found[1, ..., 0] == 1).all()
+
+
+def test_distance_maps_rebuild_unseen_hearts_better_than_one_hot_maps(hearts):
+    training, validation, unseen = np.split(np.array(hearts), [24, 32])
+    found = [Pca.fit(training, 3), Pca.fit_distances(training, validation, 3, (1.0, 4.0))]
+    dice = [shape_metrics.dice_per_slice(fit.decode(fit.encode(unseen)), unseen).mean()
+            for fit in found]
+    assert dice[1] > dice[0] + 0.02 and found[1].first(2).clip == found[1].clip
+    scores = [shape_metrics.dice_per_slice(fit.decode(fit.encode(validation)), validation).mean()
+              for fit in (Pca.fit(training, 3, clip) for clip in (1.0, 4.0))]
+    assert found[1].clip == (1.0, 4.0)[int(np.argmax(scores))]
 
 
 @pytest.mark.parametrize(("call", "message"), [
