@@ -94,13 +94,17 @@ class Study:
         return [self.at(seed=self.seed + n) for n in range(self.profile.seeds)]
 
     @functools.cached_property
+    def official(self) -> "Study":
+        """The same with the test patients of published numbers, where the data has them."""
+        there = splits.has_testing_part(self.slices.table)
+        return self.at(split_by="official" if there else "patient")
+
+    @functools.cached_property
     def as_published(self) -> "Study":
-        """The same on the slices and the split of published numbers: see data.every_slice."""
-        other = self.at(profile=self.profile.published)
+        """`official` on the slices, too, of published numbers: see data.every_slice."""
+        other = self.official.at(profile=self.profile.published)
         other.slices = every_slice.load_or_make(self.source, other.profile.size,
                                                 self.data_folder / "processed")
-        other.split, official = splits.official_split(other.slices.table, self.seed)
-        other.split_by = "official" if official else "patient"
         return other
 
     # ------------------------------------------------------------------------------------- runs
@@ -198,7 +202,9 @@ def stamp_of(studies: Sequence[Study]) -> str:
     if meaning != LABEL_MAPS["ACDC"]:
         kind += f" ({', '.join(f'{value} {meaning[value].name}' for value in meaning if value)})"
     seeds = ", ".join(str(study.seed) for study in studies)
-    return (f"Data: {kind}, {source.patients} patients; split by {studies[0].split_by} 50/20/30 %; "
+    split = ("official split" if studies[0].split_by == "official" else
+             f"split by {studies[0].split_by} 50/20/30 %")
+    return (f"Data: {kind}, {source.patients} patients; {split}; "
             f"profile {profile.name} ({profile.size} x {profile.size}); "
             f"seed{'s' if len(studies) > 1 else ''} {seeds}")
 
@@ -221,7 +227,7 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     the data set cannot be used.
     """
     profiles.whole("seed", seed, least=0)
-    profiles.choice("split_by", split_by, splits.LEAST)
+    profiles.choice("split_by", split_by, splits.WAYS)
     pd.set_option("display.width", 400, "display.max_columns", 40, "display.max_rows", 60)
     use_style()
     profile = profiles.active_profile()

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--sharp", action="store_true",
                        help="the wider model that trains longer, on augmented slices")
     found.add_argument("--seed", type=int, default=0, help="of weights, noise and split")
-    found.add_argument("--split-by", choices=splits.LEAST, default="patient")
+    found.add_argument("--split-by", choices=splits.WAYS, default="patient")
     found.add_argument("--precision", choices=PRECISIONS, default="",
                        help="default: the fastest that the device has")
     found.add_argument("--compile", action="store_true", help="torch.compile: pays in long runs")

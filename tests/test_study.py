@@ -57,10 +57,10 @@ def test_profile_is_quick_unless_another_one_is_named(monkeypatch):
 
 @pytest.mark.parametrize("profile", profiles.PROFILES.values(), ids=profiles.PROFILES)
 def test_variants_of_every_profile_have_names_of_their_own_and_augment(profile):
-    variants = [profile.sharp, profile.few_nats, profile.published]
-    assert [v.name.removeprefix(profile.name) for v in variants] == [
-        "-sharp", "-sharp-few-nats", "-published"]
-    assert {v.augment for v in variants} == {1.0} and profile.augment == 0 < profile.seeds
+    variants = [profile.sharp, profile.published]
+    assert [v.name.removeprefix(profile.name) for v in variants] == ["-sharp", "-sharp-published"]
+    assert all(v.augment and v.network == "field" for v in variants)
+    assert profile.augment == 0 < profile.seeds and profile.network == "conv"
 
 
 def test_only_acdc_in_the_quick_profile_replaces_the_published_figures(
@@ -143,7 +143,7 @@ def test_own_data_in_the_layout_of_acdc_are_called_by_their_folder(
 @pytest.mark.parametrize(("changes", "message"), [
     ({"seed": -1}, "seed: expected a whole number from 0 to .*, found -1"),
     ({"seed": 1.5}, "seed: expected a whole number from 0 to .*, found 1.5"),
-    ({"split_by": "group"}, "split_by: expected one of 'patient', 'slice', found 'group'"),
+    ({"split_by": "group"}, "split_by: expected one of 'patient', 'slice', 'official', found 'group'"),
     ({"labels": "mms"}, "ACDC, MNMS, or a mapping.*found 'mms'"),
     ({"pattern": "*.nii"}, r"expected label volumes named \*\.nii, found none"),
     ({"CVAE_PROFILE": "huge"}, "CVAE_PROFILE: expected one of smoke, quick, report, found 'huge'"),
@@ -200,7 +200,7 @@ def test_run_is_trained_for_the_seed_and_profile_of_its_study(study):
     assert not np.array_equal(other.split["test"], study.split["test"])
     found = other.run(10.0, rate=6.0).config
     assert (found["seed"], found["rate"], found["profile"]["base_channels"]) == (4, 6.0, 6)
-    assert found["profile"]["name"] == "smoke-sharp" and found["profile"]["augment"] == 1
+    assert found["profile"]["name"] == "smoke-sharp" and found["profile"]["augment"]
 
 
 def test_job_is_of_the_split_of_its_study(study):
@@ -242,7 +242,7 @@ def test_published_protocol_has_slices_and_split_of_its_own(study, monkeypatch):
     monkeypatch.setitem(profiles.VARIANTS["smoke"], "published", {"size": 16})
     other = study.at(seed=1).as_published
     every, _ = every_slice.every_slice(study.source, 16, progress=False)
-    assert np.array_equal(other.slices.aligned, every) and other.profile.augment == 1
+    assert np.array_equal(other.slices.aligned, every) and other.profile.augment
     assert (other.seed, other.split_by) == (1, "patient")  # the phantom has no testing part
     assert len(other.part("test")) > len(study.part("test"))
     assert set(other.table_of("test")["patient"]) == set(

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cvae_utils import shape_metrics
 from cvae_utils.analysis import latent_priors, sample_quality
 from cvae_utils.analysis.principal_components import Pca
-from cvae_utils.analysis.run_results import dice_results, key_for
+from cvae_utils.analysis.run_results import judged, key_for, rebuilt_results
 from cvae_utils.cache import kept_json, key_of
 from cvae_utils.data.slices import Slices
 from cvae_utils.labels import STRUCTURE_NAMES
@@ -123,7 +122,7 @@ class Judge:
         """`rows` of principal components, with a Gaussian and a mixture of their scores; kept in
         `folder`."""
         # Other seeds and data sets are kept in the same folder, beside these.
-        name = f"pca{len(basis.sd)}-{self.slices.fingerprint}-seed{self.seed}"
+        name = f"pca{len(basis.sd)}-clip{basis.clip:g}-{self.slices.fingerprint}-seed{self.seed}"
         rows = kept_json(folder, name, key_of(self._key, basis.sd.tolist(), code=[]),
                          lambda: self._linear_rows(basis))
         return [{"model": model, "beta": np.nan, "seed": self.seed, **row} for row in rows]
@@ -132,8 +131,7 @@ class Judge:
         dice = {}
         for name, maps in (("validation", self.part("validation")), ("test", self.part("test")),
                            ("unrotated", self.slices.unrotated[self.split["test"]])):
-            dice |= dice_results(name, shape_metrics.dice_per_class(
-                basis.decode(basis.encode(maps)), maps))
+            dice |= rebuilt_results(name, judged(basis.decode(basis.encode(maps)), maps))
         scores = [basis.encode(self.part(part)) for part in ("train", "validation")]
         bare = [Posterior(z, np.full_like(z, -np.inf)) for z in scores]  # without noise
         priors = [latent_priors.fit(kind, *bare, self.seed) for kind in latent_priors.FITTED]

@@ -6,7 +6,7 @@ import pandas as pd
 from cvae_utils import shape_metrics
 from cvae_utils.labels import STRUCTURES, Label
 from cvae_utils.model.encoding import decode
-from cvae_utils.model.network import ConvVAE
+from cvae_utils.model.network import VAE
 from cvae_utils.shape_metrics import DESCRIPTORS
 
 #: Traversals of the report: one dimension from -3 to 3 in 50 steps, the others at 0.
@@ -35,7 +35,7 @@ def traverse(dimension: int, latent_dim: int, steps: int = STEPS,
     return z
 
 
-def traverse_all(model: ConvVAE, steps: int = STEPS) -> np.ndarray:
+def traverse_all(model: VAE, steps: int = STEPS) -> np.ndarray:
     """Decoded traversals of every dimension, (Z, steps, S, S) uint8."""
     return np.stack([decode(model, traverse(d, model.latent_dim, steps))
                      for d in range(model.latent_dim)])

@@ -30,8 +30,8 @@ TITLES = {"standard": "N(0, I)", "gaussian": "fitted Gaussian", "mixture": "fitt
 COMPONENTS = (1, 2, 4, 8, 16)
 #: Points that stand for the posterior of one slice.
 DRAWS = 5
-#: Of a model that was trained on deformed slices, as many deformed copies of each training slice,
-#: half as strongly: a mixture of a few hundred slices alone lies closer to them than new hearts do.
+#: Of a model that was trained on deformed slices, as many copies of each training slice, deformed
+#: so strongly: a mixture of a few hundred slices alone lies closer to them than new hearts do.
 COPIES, WARP = 5, 0.5
 #: Added to the variances of a fit, as a share of the mean variance, so that none can vanish.
 RIDGE = 1e-3
@@ -181,8 +181,8 @@ def fit_to_run(run: Run, kind: str, slices: Slices, split: dict[str, np.ndarray]
     training, validation = (read_rows(slices.aligned, split[part])
                             for part in ("train", "validation"))
     copies, draws = [training], DRAWS
-    if strength := WARP * run.config["profile"]["augment"]:
-        copies, draws = [augmentation.deformed(training, strength, n) for n in range(COPIES)], 1
+    if run.config["profile"]["augment"]:
+        copies, draws = [augmentation.deformed(training, WARP, n) for n in range(COPIES)], 1
     encoded = [_encode(run, maps) for maps in (*copies, validation)]
     training = Posterior(*map(np.concatenate, zip(*encoded[:-1])))
     return fit(kind, training, encoded[-1], run.config["seed"], draws)

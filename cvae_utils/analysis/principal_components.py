@@ -40,25 +40,38 @@ class Pca:
         clip: of signed_distances; 0 takes one-hot maps. Raises ValueError for more components than
         N - 1, in which N slices can vary.
         """
-        from sklearn.decomposition import PCA
-
-        if not 1 <= components < len(maps):
-            raise ValueError(f"components: expected 1 to {len(maps) - 1}, which is all that "
-                             f"{len(maps)} slices vary in, found {components}; ask for fewer, or "
-                             "fit more slices")
-        found = PCA(components, svd_solver="full").fit(_points(maps, clip))
-        shape = (*maps.shape[1:], CLASS_COUNT)
-        return cls(found.mean_.reshape(shape), found.components_.reshape(components, *shape),
-                   np.sqrt(found.explained_variance_), clip)
+        return cls._of(_points(maps, clip), maps.shape[1:], components, clip)
 
     @classmethod
-    def fit_distances(cls, training: np.ndarray, validation: np.ndarray, components: int,
-                      clips: Sequence[float] = CLIPS) -> "Pca":
-        """The PCA of distance maps of training slices (N, S, S), clipped where the validation
-        slices are then rebuilt with the highest mean Dice."""
-        fits = [cls.fit(training, components, clip) for clip in clips]
-        return max(fits, key=lambda fit: np.nanmean(shape_metrics.dice_per_slice(
-            fit.decode(fit.encode(validation)), validation)))
+    def fit_distances(cls, training: np.ndarray, validation: np.ndarray, counts: Sequence[int],
+                      clips: Sequence[float] = CLIPS) -> "dict[int, Pca]":
+        """{count: its PCA of the distance maps of training slices (N, S, S)}, each clipped where
+        the validation slices are then rebuilt with the highest mean Dice."""
+        widest, found = max(clips), {}
+        distances = widest * signed_distances(training, widest)  # clipped further below
+        for clip in clips:
+            points = (np.clip(distances, -clip, clip) / clip).reshape(len(training), -1)
+            fit = cls._of(points, training.shape[1:], max(counts), clip)
+            for count in counts:
+                part = fit.first(count)
+                dice = np.nanmean(shape_metrics.dice_per_slice(
+                    part.decode(part.encode(validation)), validation))
+                found.setdefault(count, []).append((dice, part))
+        return {count: max(tried, key=lambda pair: pair[0])[1] for count, tried in found.items()}
+
+    @classmethod
+    def _of(cls, points: np.ndarray, side: tuple[int, int], components: int, clip: float) -> "Pca":
+        from sklearn.decomposition import PCA
+
+        if not 1 <= components < len(points):
+            raise ValueError(f"components: expected 1 to {len(points) - 1}, which is all that "
+                             f"{len(points)} slices vary in, found {components}; ask for fewer, or "
+                             "fit more slices")
+        # Exact as the full decomposition is, and several times as fast for a few components.
+        found = PCA(components, svd_solver="arpack", random_state=0).fit(points)
+        shape = (*side, CLASS_COUNT)
+        return cls(found.mean_.reshape(shape), found.components_.reshape(components, *shape),
+                   np.sqrt(found.explained_variance_), clip)
 
     def first(self, count: int) -> "Pca":
         """The same with its strongest `count` components alone."""

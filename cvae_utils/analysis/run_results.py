@@ -9,7 +9,7 @@ from cvae_utils import shape_metrics
 from cvae_utils.cache import kept_json, key_of
 from cvae_utils.data.slices import Slices, read_rows
 from cvae_utils.model import encoding
-from cvae_utils.model.network import ConvVAE
+from cvae_utils.model.network import VAE
 from cvae_utils.model.runs import Run
 
 
@@ -38,12 +38,12 @@ def key_for(slices: Slices, split: dict[str, np.ndarray], *settings,
     return key_of(slices.fingerprint, rows, *settings, code=code)
 
 
-def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
+def evaluate(vae: VAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
              seed: int = 0) -> dict:
     """The numbers of one trained VAE, by part of the data they come from.
 
-    Dice per class and mean of validation, test and unrotated test slices, reconstructed from mu;
-    KL (nats) of all three parts; active dimensions (mean KL over the training slices above
+    `rebuilt_results` of validation, test and unrotated test slices, reconstructed from mu; KL
+    (nats) of all three parts; active dimensions (mean KL over the training slices above
     encoding.ACTIVE_KL) and the standard deviation of mu over them, strongest dimension first. Of
     `samples` label maps drawn from N(0, I), and of the real test slices: the share of valid ones,
     the same without the rule that MYO closes around LV, and the share without RV; and the spread
@@ -54,9 +54,8 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
     for name, maps, rows in (("validation", slices.aligned, split["validation"]),
                              ("test", slices.aligned, split["test"]),
                              ("unrotated", slices.unrotated, split["test"])):
-        results |= dice_results(name, _by_blocks(
-            lambda part: shape_metrics.dice_per_class(encoding.reconstruct(vae, part), part),
-            maps, rows))
+        results |= rebuilt_results(name, _by_blocks(
+            lambda part: judged(encoding.reconstruct(vae, part), part), maps, rows))
     posteriors = {name: encoding.Posterior(*np.split(_by_blocks(
         lambda part: np.concatenate(encoding.encode(vae, part), axis=1), slices.aligned, rows),
         2, axis=1)) for name, rows in split.items()}
@@ -72,12 +71,21 @@ def evaluate(vae: ConvVAE, slices: Slices, split: dict[str, np.ndarray], samples
     return results | _beside_real(drawn, slices, split["test"])
 
 
-def dice_results(part: str, scores: np.ndarray) -> dict[str, float]:
-    """Dice of each class and mean over slices, as results name them; scores: (N, 3), see
-    shape_metrics.dice_per_class. An empty slice that stays empty has no Dice."""
+def judged(rebuilt: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Dice of RV, MYO and LV of each label map (N, S, S) and what was rebuilt of it, and whether
+    that is valid, (N, 4)."""
+    return np.column_stack([shape_metrics.dice_per_class(rebuilt, maps),
+                            shape_metrics.is_valid(rebuilt)])
+
+
+def rebuilt_results(part: str, found: np.ndarray) -> dict[str, float]:
+    """Dice of each class and mean over slices, and the share of valid ones, as results name them;
+    found: (N, 4), see `judged`. An empty slice that stays empty has no Dice."""
+    scores, valid = found[:, :-1], found[:, -1]
     by_class = shape_metrics.mean_by_class(scores)
     return {f"{part}_dice": float(np.nanmean(shape_metrics.mean_of_present(scores, axis=1))),
-            **{f"{part}_dice_{structure}": value for structure, value in by_class.items()}}
+            **{f"{part}_dice_{structure}": value for structure, value in by_class.items()},
+            f"{part}_valid": float(valid.mean())}
 
 
 def _beside_real(drawn: np.ndarray, slices: Slices, test: np.ndarray) -> dict[str, float]:

@@ -9,6 +9,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 SPLIT_FRACTIONS = (0.5, 0.2, 0.3)
 #: From so many patients, or slices, on, no part is empty.
 LEAST = {"patient": 3, "slice": 4}
+WAYS = (*LEAST, "official")
 
 
 def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, np.ndarray]:
@@ -16,9 +17,13 @@ def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, 
 
     by='patient' (default): all slices of a patient fall in one part, and each part has its share
     of every group. by='slice': slices are drawn at random, as in the report, so that a patient's
-    neighbouring slices are on both sides. Raises ValueError for another `by`, or if a part would
-    be empty, which takes fewer than LEAST of them.
+    neighbouring slices are on both sides. by='official': test is ACDC's testing part, with which
+    published numbers were counted, and a fifth of the other patients is validation. Raises
+    ValueError for another `by`, or if a part would be empty, which takes fewer than LEAST of them,
+    or data without a testing part.
     """
+    if by == "official":
+        return _official(table, seed)
     generator = np.random.default_rng(seed)
     if by == "slice":
         cuts = np.round(np.cumsum(SPLIT_FRACTIONS)[:-1] * len(table)).astype(int)
@@ -37,7 +42,7 @@ def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, 
                 parts[int(np.argmax(lag))].append(patient)
         parts = [np.flatnonzero(table["patient"].isin(part)) for part in parts]
     else:
-        raise ValueError(f"by: expected 'patient' or 'slice', found {by!r}")
+        raise ValueError(f"by: expected one of {', '.join(WAYS)}, found {by!r}")
     if any(len(part) == 0 for part in parts):
         found = table["patient"].nunique() if by == "patient" else len(table)
         raise ValueError(f"expected enough {by}s for three parts, found {found}; at least "
@@ -45,17 +50,17 @@ def split(table: pd.DataFrame, by: str = "patient", seed: int = 0) -> dict[str, 
     return {name: np.sort(part) for name, part in zip(SPLIT_NAMES, parts)}
 
 
-def official_split(table: pd.DataFrame, seed: int = 0) -> tuple[dict[str, np.ndarray], bool]:
-    """Row numbers of training, validation and test, and whether test is the official one.
+def has_testing_part(table: pd.DataFrame) -> bool:
+    """Whether a split by='official' is possible."""
+    return bool((table["subset"] == "testing").any())
 
-    With ACDC's testing part in the table, that is test, and 20 % of the training patients are
-    validation. Without it, a hold-out of the training patients stands for it: split.
-    """
-    official = (table["subset"] == "testing").to_numpy()
-    if not official.any():
-        return split(table, "patient", seed), False
-    rows = np.flatnonzero(~official)
+
+def _official(table: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:
+    if not has_testing_part(table):
+        raise ValueError("official split: expected ACDC's folder `testing`, patients 101 to 150, "
+                         "found none of it. Add it, or split by patient")
+    testing = (table["subset"] == "testing").to_numpy()
+    rows = np.flatnonzero(~testing)
     parts = split(table.iloc[rows].reset_index(drop=True), "patient", seed)
     return {"train": rows[np.sort(np.concatenate([parts["train"], parts["test"]]))],
-            "validation": rows[parts["validation"]], "test": np.flatnonzero(official)}, True
-
+            "validation": rows[parts["validation"]], "test": np.flatnonzero(testing)}

@@ -167,6 +167,14 @@ def traversal_rows(traversals: np.ndarray, names: Sequence[str], limit: float) -
     return _tiles_figure(WIDTH * 0.86 * rows / columns + 0.85, traversals, names, values)
 
 
+def rebuilt_by_model(originals: np.ndarray, rebuilt: Mapping[str, np.ndarray],
+                     title: str) -> Figure:
+    """Originals (C, S, S), and a row of what each model rebuilds of them; rebuilt: {name: (C, S,
+    S)}."""
+    return _tiles_figure(0.75 + 0.62 * (1 + len(rebuilt)), np.stack([originals, *rebuilt.values()]),
+                         ["original", *rebuilt], title=title)
+
+
 def samples_by_prior(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
                      title: str) -> Figure:
     """A row of drawn slices for each prior; samples: {name: (C, S, S)}, valid: {name: share}."""

@@ -187,3 +187,49 @@ def _apart(names: Sequence[Annotation]) -> None:
 def _not_valid(share):
     """A share of valid slices as per cent that are not, at least the 0.1 that 1000 can show."""
     return np.maximum(100 * (1 - share), 0.1)
+
+
+def dice_against_latents(points: pd.DataFrame, published: Sequence[Mapping] = ()) -> Figure:
+    """Reconstruction against the number of values that a slice is described by.
+
+    points: one row a model and size, with panel, label, latents, dice, dice_sd; each panel is a
+    protocol, and a line joins the sizes of one label. published: rows with title, latents and dice
+    (the lowest and the highest), drawn in the last panel. Raises ValueError for more labels than
+    there are colours.
+    """
+    labels, panels = (list(dict.fromkeys(points[column])) for column in ("label", "panel"))
+    if len(labels) > len(MODEL_COLOURS):
+        raise ValueError(f"expected at most {len(MODEL_COLOURS)} models, which have a colour each, "
+                         f"found {labels}: draw fewer of them")
+    figure = new_figure(3.9)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, panel in zip(axes, panels):
+        for number, label in enumerate(labels):
+            rows = points[(points["panel"] == panel) & (points["label"] == label)]
+            ax.errorbar(rows["latents"], rows["dice"], yerr=rows["dice_sd"], label=label,
+                        color=MODEL_COLOURS[number], marker="osD^vP*X"[number], markersize=5,
+                        linewidth=1.3, elinewidth=0.8, capsize=2)
+        counts = sorted({*points.loc[points["panel"] == panel, "latents"]})
+        ax.set(title=panel, xscale="log", xlabel="latent values a slice", xticks=counts,
+               xticklabels=counts)
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+        sns.despine(ax=ax)
+    if published:
+        _draw_published(axes[-1], published)
+    axes[0].set_ylabel("Dice of test slices")
+    handles, names = axes[0].get_legend_handles_labels()
+    if published:
+        handles, names = [*handles, _handle("x", GREY, "")], [*names, "published"]
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _draw_published(ax: Axes, published: Sequence[Mapping]) -> None:
+    for row in published:
+        ax.plot([row["latents"]] * 2, row["dice"], "x-", color=GREY, markersize=6)
+        ax.annotate(row["title"], (row["latents"], min(row["dice"])), xytext=(0, -11), ha="center",
+                    fontsize=7, color=GREY, textcoords="offset points")
+    counts = sorted({*ax.get_xticks(), *(row["latents"] for row in published)})
+    ax.set_xticks(counts, [f"{count:,.0f}" for count in counts])
+    ax.margins(x=0.15)

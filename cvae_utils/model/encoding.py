@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cvae_utils.model.network import ConvVAE, one_hot
+from cvae_utils.model.network import VAE, one_hot
 
 #: A latent dimension is active when its mean KL over the training slices exceeds this (nats).
 ACTIVE_KL = 0.1
@@ -39,7 +39,7 @@ class Posterior(NamedTuple):
 
 
 @torch.inference_mode()
-def encode(model: ConvVAE, maps: np.ndarray) -> Posterior:
+def encode(model: VAE, maps: np.ndarray) -> Posterior:
     """Label maps (N, S, S) -> q(z|x)."""
     device = next(model.parameters()).device
     parts, step = [], batch_size(model.size)
@@ -50,17 +50,17 @@ def encode(model: ConvVAE, maps: np.ndarray) -> Posterior:
 
 
 @torch.inference_mode()
-def decode(model: ConvVAE, z: np.ndarray) -> np.ndarray:
+def decode(model: VAE, z: np.ndarray) -> np.ndarray:
     """Latent points (N, Z) -> arg-max label maps (N, S, S) uint8."""
     device = next(model.parameters()).device
     parts, step = [], batch_size(model.size)
     for start in range(0, len(z) or 1, step):
         batch = torch.as_tensor(z[start:start + step], dtype=torch.float32, device=device)
-        parts.append(model.decode(batch).argmax(dim=1).to(torch.uint8).cpu().numpy())
+        parts.append(model.decode(batch).max(dim=1).indices.to(torch.uint8).cpu().numpy())
     return np.concatenate(parts)
 
 
-def reconstruct(model: ConvVAE, maps: np.ndarray) -> np.ndarray:
+def reconstruct(model: VAE, maps: np.ndarray) -> np.ndarray:
     """Label maps (N, S, S) -> their reconstructions from mu, without sampling."""
     return decode(model, encode(model, maps).mu)
 

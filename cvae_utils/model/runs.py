@@ -32,7 +32,7 @@ from cvae_utils.data.slices import Slices
 from cvae_utils.files import DataError, read_json, remove, write_json
 from cvae_utils.model import checkpoint, hardware
 from cvae_utils.model.device_check import trusted
-from cvae_utils.model.network import ConvVAE, build_model
+from cvae_utils.model.network import VAE, build_model
 from cvae_utils.model.progress import SUFFIX as PROGRESS
 from cvae_utils.model.progress import Reporter
 from cvae_utils.model.training import RunConfig, check_processes, fit
@@ -45,7 +45,7 @@ RUN_FILES = ("model.safetensors", "config.json", "history.csv", "steps.csv", "en
 class Run:
     """A trained VAE and what is known of it."""
 
-    model: ConvVAE
+    model: VAE
     config: dict
     history: pd.DataFrame
     steps: pd.DataFrame
@@ -161,7 +161,7 @@ def _train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], runs
         hardware.forget_accelerator()
 
 
-def save_run(folder: Path, config: RunConfig, vae: ConvVAE, history: pd.DataFrame,
+def save_run(folder: Path, config: RunConfig, vae: VAE, history: pd.DataFrame,
              steps: pd.DataFrame, environment: dict) -> None:
     """Write the files of a run to a folder."""
     weights = {k: v.detach().cpu().contiguous() for k, v in vae.state_dict().items()}
@@ -190,9 +190,9 @@ def load_run(folder: Path, device: torch.device | None = None) -> Run:
         vae.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, SafetensorError) as error:
         first = str(error).splitlines()[0]
-        raise ValueError(f"{folder}: expected weights of ConvVAE({vae.size}, {vae.base_channels}, "
-                         f"{vae.latent_dim}), found others ({first}). Train the run again with "
-                         "notebook 02 or 03.") from error
+        raise ValueError(f"{folder}: expected weights of {type(vae).__name__}({vae.size}, "
+                         f"{vae.base_channels}, {vae.latent_dim}), found others ({first}). Train "
+                         "the run again with notebook 02 or 03.") from error
     vae.to(device or hardware.best_device()).eval()
     results = folder / "results.json"  # a run that comes with the repository brings them along
     return Run(vae, config, pd.read_csv(folder / "history.csv"), pd.read_csv(folder / "steps.csv"),
@@ -200,7 +200,7 @@ def load_run(folder: Path, device: torch.device | None = None) -> Run:
                read_json(results) if results.is_file() else {})
 
 
-def load_unfinished(path: Path | str, device: torch.device | None = None) -> ConvVAE:
+def load_unfinished(path: Path | str, device: torch.device | None = None) -> VAE:
     """The best weights so far of a training that is not finished (a file *.checkpoint).
 
     Raises DataError if the file is damaged, ValueError if no epoch with the final beta is done.

@@ -24,13 +24,12 @@ from accelerate.utils.other import is_compiled_module
 from torch import Tensor
 
 from cvae_utils.cache import key_of
+from cvae_utils.data import splits
 from cvae_utils.data.slices import Slices, read_rows
-from cvae_utils.data.splits import LEAST, official_split
-from cvae_utils.data.splits import split as split_slices
 from cvae_utils.files import DataError
 from cvae_utils.labels import STRUCTURE_NAMES, Label
 from cvae_utils.model import augmentation, checkpoint, encoding, hardware, losses
-from cvae_utils.model.network import ConvVAE, build_model, one_hot
+from cvae_utils.model.network import VAE, build_model, one_hot
 from cvae_utils.profiles import Profile, choice, number, whole
 
 #: Label maps of a part of the data up to this size stay on the GPU; larger ones, and all on a CPU,
@@ -41,8 +40,6 @@ STEP_COLUMNS = ("beta", "loss", "cross_entropy", "kl", *STRUCTURE_NAMES)
 #: What RunConfig.class_probes adds to them.
 PROBE_COLUMNS = (*(f"gradient_{label.name}" for label in Label),
                  *(f"area_{name}" for name in STRUCTURE_NAMES))
-#: How the slices can be split: see splits.split, and splits.official_split for the last.
-SPLITS = (*LEAST, "official")
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 
 
@@ -71,7 +68,7 @@ class RunConfig:
                 ("seed", whole("seed", self.seed, least=0, most=2**32 - 1))):
             object.__setattr__(self, name, value)
         choice("schedule", self.schedule, losses.SCHEDULES)
-        choice("split_by", self.split_by, SPLITS)
+        choice("split_by", self.split_by, splits.WAYS)
         if self.beta == 0 and (self.rate or "exponential" in self.schedule):
             raise ValueError("beta: expected a number above 0, since neither a rate nor an "
                              "exponential schedule can move 0, found 0. Change this setting, or "
@@ -98,7 +95,7 @@ class RunConfig:
 def fit(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], accelerator: Accelerator,
         state: Path | None = None, micro_batch: int = 0,
         report: Callable[..., None] = lambda *_, **__: None,
-        ) -> tuple[ConvVAE, pd.DataFrame, pd.DataFrame, dict]:
+        ) -> tuple[VAE, pd.DataFrame, pd.DataFrame, dict]:
     """Train; returns the model of the best epoch, history, steps and environment.
 
     Best is the lowest validation loss at the final beta, from the epoch on in which beta has
@@ -207,7 +204,7 @@ class Training:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self.done = Done(**saved["progress"])
 
-    def result(self) -> tuple[ConvVAE, pd.DataFrame, pd.DataFrame, dict]:
+    def result(self) -> tuple[VAE, pd.DataFrame, pd.DataFrame, dict]:
         """The model of the best epoch, history, steps and environment."""
         done, accelerator = self.done, self.accelerator
         compiled = is_compiled_module(self.parallel_vae)
@@ -469,4 +466,4 @@ def _epoch_row(epoch: int, steps: Tensor, validation: dict) -> dict:
 
 #: What makes a run of its configuration and slices: see RunConfig.key. `fit` only drives and keeps
 #: what Training computes.
-MAKERS = (Training, split_slices, official_split)
+MAKERS = (Training, splits.split)

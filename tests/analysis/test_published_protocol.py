@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hearts import square_heart
 
-from cvae_utils.analysis import latent_priors, published_protocol
+from cvae_utils.analysis import latent_priors, published_protocol, refinement
 from cvae_utils.analysis.published_protocol import dice_counting_empty, valid_with_lv
 from cvae_utils.model import encoding
 
@@ -25,14 +25,18 @@ def test_validity_is_counted_among_maps_with_an_lv():
 
 def test_a_run_is_scored_once(run, slices, split, tmp_path):
     own = replace(run, folder=tmp_path)
-    found = published_protocol.comparable(own, "gaussian", slices, split)
-    part = slices.aligned[split["test"]]
-    z = latent_priors.of(own, "gaussian", slices, split).sample(20, 0)
-    assert found == {"test_dice": dice_counting_empty(encoding.reconstruct(run.model, part), part),
-                     "valid": valid_with_lv(encoding.decode(run.model, z))}
+    dice = published_protocol.rebuilt(own, slices, split)
+    valid = published_protocol.valid_samples(own, "gaussian", slices, split)
+    part, prior = slices.aligned[split["test"]], latent_priors.of(own, "gaussian", slices, split)
+    points = {"test": encoding.encode(run.model, part).mu,
+              "refined": refinement.refine(run.model, part, prior, run.config["beta"])}
+    assert dice == {f"{name}_dice": dice_counting_empty(encoding.decode(run.model, z), part)
+                    for name, z in points.items()}
+    assert valid == valid_with_lv(encoding.decode(run.model, prior.sample(20, 0)))
     unable = replace(own, model=None)
-    assert published_protocol.comparable(unable, "gaussian", slices, split) == found
+    assert published_protocol.rebuilt(unable, slices, split) == dice
+    assert published_protocol.valid_samples(unable, "gaussian", slices, split) == valid
     for kind, seed in (("standard", 0), ("gaussian", 1)):  # these are measured anew
         with pytest.raises(AttributeError):
-            published_protocol.comparable(replace(unable, config=run.config | {"seed": seed}), kind,
-                                          slices, split)
+            published_protocol.valid_samples(replace(unable, config=run.config | {"seed": seed}),
+                                             kind, slices, split)

@@ -44,10 +44,10 @@ def test_they_are_made_once_for_a_size_and_a_data_set(every, source, tmp_path, m
     assert np.array_equal(load(few, 32).aligned, every.aligned[:len(found[2].table)])
 
 
-def test_without_the_testing_part_a_hold_out_stands_for_it(every):
-    parts, official = splits.official_split(every.table, seed=1)
-    expected = splits.split(every.table, "patient", 1)
-    assert not official and all(np.array_equal(parts[name], expected[name]) for name in expected)
+def test_official_split_without_the_testing_part_is_refused(every):
+    assert not splits.has_testing_part(every.table)
+    with pytest.raises(ValueError, match="expected ACDC's folder `testing`.*split by patient"):
+        splits.split(every.table, "official")
 
 
 def test_with_the_testing_part_it_is_test_and_nothing_else(every):
@@ -56,8 +56,8 @@ def test_with_the_testing_part_it_is_test_and_nothing_else(every):
     # Ten patients are too few for three parts once half are test: five copies of each.
     table = pd.concat([table.assign(patient=table["patient"] + f"-{n}") for n in range(5)],
                       ignore_index=True)
-    parts, official = splits.official_split(table)
-    assert official and np.array_equal(parts["test"], np.flatnonzero(table["subset"] == "testing"))
+    parts = splits.split(table, "official")
+    assert splits.has_testing_part(table) and np.array_equal(parts["test"], np.flatnonzero(table["subset"] == "testing"))
     patients = {name: set(table["patient"].iloc[rows]) for name, rows in parts.items()}
     assert not patients["train"] & patients["validation"]
     assert len(patients["validation"]) / 25 == pytest.approx(0.2, abs=0.05)

@@ -45,7 +45,10 @@ POINTS = pd.DataFrame(
      ("B", "here", "here", "standard", 0.8, 0.5)],
     columns=["panel", "family", "label", "prior", "dice", "valid"]).assign(
         dice_sd=0.01, note=lambda points: points["label"])
-PUBLISHED = [{"title": "another model", "dice": (0.95, 0.96), "valid": (0.86, 0.97)}]
+PUBLISHED = [{"title": "another model", "latents": 5000, "dice": (0.95, 0.96),
+              "valid": (0.86, 0.97)}]
+LATENTS = pd.DataFrame([("A", "PCA", 8, 0.8), ("A", "PCA", 32, 0.9), ("B", "here", 32, 0.95)],
+                       columns=["panel", "label", "latents", "dice"]).assign(dice_sd=0.01)
 CURVES = {name: (np.linspace(0, 1, 5), np.full(5, 100.0)) for name in ("linear", "cyclical")}
 GAIN = pd.DataFrame({"none": [0.01, 0.03], "cyclical": [-0.02, 0.0]})
 
@@ -69,6 +72,8 @@ EVERY_FIGURE = {
     "traversals": lambda: hearts.traversal_rows(MAPS.reshape(2, 12, 32, 32), ["z0", "z1"], 3.0),
     "priors": lambda: hearts.samples_by_prior({"a": MAPS[:9], "b": MAPS[9:18]},
                                               {"a": 0.125, "b": 1.0}, "priors"),
+    "models": lambda: hearts.rebuilt_by_model(MAPS[:9], {"a": MAPS[:9], "b": MAPS[9:18]}, "models"),
+    "latents": lambda: trade_off.dice_against_latents(LATENTS, PUBLISHED),
     "rebuilt": lambda: hearts.rebuilt_and_drawn(*[MAPS[:9]] * 4, "sharp"),
     "generation": lambda: trade_off.samples_by_beta(by_beta(MAPS), BY_BETA),
     "reconstruction": lambda: trade_off.reconstructions_by_beta(
@@ -291,6 +296,16 @@ def test_priors_of_a_model_are_joined_and_end_where_samples_do():
     many = pd.concat([POINTS.assign(family=f"family {n}") for n in range(9)])
     with pytest.raises(ValueError, match="at most 8 families.*draw fewer"):
         trade_off.reconstruction_against_validity(many, {"A": 0.98, "B": 0.99})
+
+
+def test_sizes_of_a_model_are_joined_and_published_ones_stand_in_the_last_panel():
+    ours, other = EVERY_FIGURE["latents"]().axes
+    assert ours.lines[0].get_xydata() == pytest.approx(np.array([[8, 0.8], [32, 0.9]]))
+    assert texts(ours.get_xticklabels()) == ["8", "32"] and ours.get_xscale() == "log"
+    assert "another model" in texts(other.texts) and not texts(ours.texts)
+    many = pd.concat([LATENTS.assign(label=f"model {n}") for n in range(9)])
+    with pytest.raises(ValueError, match="at most 8 models.*draw fewer"):
+        trade_off.dice_against_latents(many)
 
 
 def test_names_of_models_with_one_dice_do_not_lie_on_each_other():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cvae_utils.model.network import ConvVAE, Upsample, one_hot
+from cvae_utils.model.network import ConvVAE, FieldVAE, Upsample, bicubic, one_hot
 
 
 @pytest.mark.parametrize(("size", "channels", "latent"), [(32, 4, 6), (64, 2, 3), (16, 3, 32)])
@@ -59,6 +59,41 @@ def test_noise_is_scaled_by_the_standard_deviation():
         expected = model.decode(mu + torch.sqrt(torch.exp(logvar)) * noise)
     assert torch.allclose(scores, expected, atol=1e-6)
     assert not torch.allclose(scores, model.decode(mu), atol=1e-3)
+
+
+# --------------------------------------------------------------------------------- smooth fields
+@pytest.mark.parametrize(("size", "channels", "latent"), [(32, 2, 3), (64, 4, 8), (48, 2, 3)])
+def test_fields_have_the_shapes_of_the_other_network(size, channels, latent):
+    model = FieldVAE(size, channels, latent)
+    scores, mu, logvar = model(one_hot(torch.zeros(5, size, size, dtype=torch.uint8)),
+                               torch.zeros(5, latent))
+    assert scores.shape == (5, 4, size, size) and mu.shape == logvar.shape == (5, latent)
+
+
+def test_fields_are_one_function_at_every_size():
+    """The same weights at twice the size: the same z, and outlines in the same place."""
+    torch.manual_seed(0)
+    small, large = FieldVAE(64, 4, 6).eval(), FieldVAE(128, 4, 6).eval()
+    large.load_state_dict(small.state_dict())
+    maps = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    maps[0, 20:40, 20:40], maps[1, 10:50, 30:40] = 2, 3
+    twice = maps.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    with torch.no_grad():
+        mu, expected = (model.encode(one_hot(part))[0]
+                        for model, part in ((small, maps), (large, twice)))
+        torch.testing.assert_close(mu, expected)
+        z = 3 * torch.randn(4, 6)
+        assert torch.equal(small.decode(z, 128), large.decode(z))
+        averaged = nn.functional.avg_pool2d(large.decode(z), 2)
+        assert (averaged - small.decode(z)).abs().max() < 0.05 * small.decode(z).std()
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("size", [5, 32, 100])
+def test_bicubic_is_that_of_torch(size, corners):
+    pictures = torch.randn(3, 2, 16, 16)
+    torch.testing.assert_close(bicubic(pictures, size, corners), nn.functional.interpolate(
+        pictures, size=(size, size), mode="bicubic", align_corners=corners), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
