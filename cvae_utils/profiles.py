@@ -20,7 +20,7 @@ REPORT_BETA = 1000.0
 #: The profile whose ACDC results are those of figures/ and of the committed notebooks.
 PUBLISHED = "quick"
 #: The betas that the notebooks beyond the report train with several seeds, and that of `sharp`.
-REPEATED_BETAS, SHARP_BETA = (1.0, 10.0, 100.0, 1000.0), 40.0
+REPEATED_BETAS, SHARP_BETA = (1.0, 10.0, 100.0, 1000.0), 60.0
 
 
 def whole(name: str, value, least: int = 1, most: int = 2**31 - 1) -> int:
@@ -103,7 +103,7 @@ class Profile:
     @property
     def sharp(self) -> "Profile":
         """What reconstructs best: smooth fields (model.network.FieldVAE), and augmentation."""
-        return self.variant("sharp", network="field", augment=2.0, **VARIANTS[self.name]["sharp"])
+        return self.variant("sharp", network="field", augment=3.0, **VARIANTS[self.name]["sharp"])
 
     @property
     def seeds(self) -> int:

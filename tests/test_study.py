@@ -143,7 +143,8 @@ def test_own_data_in_the_layout_of_acdc_are_called_by_their_folder(
 @pytest.mark.parametrize(("changes", "message"), [
     ({"seed": -1}, "seed: expected a whole number from 0 to .*, found -1"),
     ({"seed": 1.5}, "seed: expected a whole number from 0 to .*, found 1.5"),
-    ({"split_by": "group"}, "split_by: expected one of 'patient', 'slice', 'official', found 'group'"),
+    ({"split_by": "group"},
+     "split_by: expected one of 'patient', 'slice', 'official', found 'group'"),
     ({"labels": "mms"}, "ACDC, MNMS, or a mapping.*found 'mms'"),
     ({"pattern": "*.nii"}, r"expected label volumes named \*\.nii, found none"),
     ({"CVAE_PROFILE": "huge"}, "CVAE_PROFILE: expected one of smoke, quick, report, found 'huge'"),

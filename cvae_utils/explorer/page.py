@@ -22,7 +22,14 @@ from cvae_utils.explorer.atlas import Atlas, load, pretrained_folders
 from cvae_utils.figures.colours import COLOURS, GROUP_COLOURS, LONG_NAMES
 from cvae_utils.files import write_text
 from cvae_utils.labels import Label, groups_of
-from cvae_utils.model.network import Upsample
+from cvae_utils.model.network import (
+    FIELD,
+    VAE,
+    FieldVAE,
+    Residual,
+    Upsample,
+    bicubic_matrix,
+)
 from cvae_utils.profiles import PUBLISHED
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -32,7 +39,7 @@ LICENCES = {
     "ACDC": f"Derived from the ACDC database: {LICENCE}; cite {CITATION}",
     "phantom": "Synthetic hearts",
 }
-LAYERS = {nn.Linear: "linear", Upsample: "up", nn.Conv2d: "conv"}
+LAYERS = {nn.Linear: "linear", Residual: "residual", Upsample: "up", nn.Conv2d: "conv"}
 NEIGHBOURS = 15  # as projections.place
 
 
@@ -82,15 +89,13 @@ def write(atlases: Sequence[Atlas], path: Path) -> Path:
 
 def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str]) -> dict:
     model = source.run.model
-    layers = [module for module in (model.from_z, *model.decoder) if type(module) in LAYERS]
-    weights = [parameter.detach().cpu().numpy().ravel()
-               for layer in layers for parameter in (layer.weight, layer.bias)]
+    layers, weights = _decoder(model)
     ranking, names = source.effects
     return {
         "name": source.name, "label": f"beta {source.beta:g}", "source": source.source,
         "stamp": source.stamp, "licence": LICENCES.get(source.source, ""),
         "size": model.size, "channels": model.base_channels, "latent_dim": model.latent_dim,
-        "layers": [_sizes(layer) for layer in layers],
+        "layers": layers,
         "weights": _base64(np.concatenate(weights), "<f2"),
         "mu": _base64(source.posterior.mu, "<f2"), "plane": _base64(source.plane, "<f4"),
         "group": [groups.index(name) for name in source.table["group"]],
@@ -103,11 +108,24 @@ def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str]) -> di
         "error_median": source.umap["error_median"], "error_p90": source.umap["error_p90"]}
 
 
-def _sizes(layer: nn.Module) -> list:
-    """Kind of a layer, and how many features or channels go in and come out."""
-    if isinstance(layer, nn.Linear):
-        return [LAYERS[nn.Linear], layer.in_features, layer.out_features]
-    return [LAYERS[type(layer)], layer.in_channels, layer.out_channels]
+def _decoder(model: VAE) -> tuple[list, list[np.ndarray]]:
+    """The layers of a decoder, [kind, what goes in, what comes out, activation], and their weights
+    in the same order."""
+    layers, weights = [], []
+    start = model.from_z if isinstance(model.from_z, nn.Sequential) else [model.from_z]
+    for module in (*start, *model.decoder):
+        if type(module) not in LAYERS:
+            layers[-1][-1] = type(module).__name__
+            continue
+        sizes = ((module.in_features, module.out_features) if isinstance(module, nn.Linear) else
+                 (module.width, module.width) if isinstance(module, Residual) else
+                 (module.in_channels, module.out_channels))
+        layers.append([LAYERS[type(module)], *sizes, "none"])
+        weights += [weight.detach().cpu().numpy().ravel() for weight in module.parameters()]
+    if isinstance(model, FieldVAE):
+        layers.append(["enlarge", FIELD, model.size, "none"])
+        weights.append(bicubic_matrix(FIELD, model.size).numpy().ravel())
+    return layers, weights
 
 
 def _base64(values: np.ndarray, dtype: str) -> str:

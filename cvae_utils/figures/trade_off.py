@@ -146,8 +146,7 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
     handles += [_handle(marker, GREY, title, hollow=kind == "standard")
                 for kind, (marker, title) in PRIORS.items()]
     handles += [_handle("x", GREY, "published")] if published else []
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False,
-                  fontsize=7.5)
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=7.5)
     figure.draw_without_rendering()  # from here on every text has its place
     for ax in axes:
         _apart([text for text in ax.texts if text.get_text()])
@@ -221,15 +220,17 @@ def dice_against_latents(points: pd.DataFrame, published: Sequence[Mapping] = ()
     handles, names = axes[0].get_legend_handles_labels()
     if published:
         handles, names = [*handles, _handle("x", GREY, "")], [*names, "published"]
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=7.5)
     return figure
 
 
 def _draw_published(ax: Axes, published: Sequence[Mapping]) -> None:
     for row in published:
         ax.plot([row["latents"]] * 2, row["dice"], "x-", color=GREY, markersize=6)
-        ax.annotate(row["title"], (row["latents"], min(row["dice"])), xytext=(0, -11), ha="center",
-                    fontsize=7, color=GREY, textcoords="offset points")
+        last = row["latents"] == max(other["latents"] for other in published)
+        ax.annotate(row["title"], (row["latents"], np.mean(row["dice"])), fontsize=7, color=GREY,
+                    xytext=(-6 if last else 6, 0), ha="right" if last else "left", va="center",
+                    textcoords="offset points")
     counts = sorted({*ax.get_xticks(), *(row["latents"] for row in published)})
     ax.set_xticks(counts, [f"{count:,.0f}" for count in counts])
     ax.margins(x=0.15)

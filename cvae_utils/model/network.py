@@ -116,6 +116,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
+        self.width = width
         self.change = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.SiLU(),
                                     nn.Linear(width, width))
         nn.init.zeros_(self.change[-1].weight)
@@ -135,10 +136,14 @@ def bicubic(x: Tensor, size: int, align_corners: bool = False) -> Tensor:
 
     By rows and by columns, as two products of matrices: several times as fast on a CPU.
     """
-    unit = torch.eye(x.shape[-1], device=x.device)[None, None]
-    matrix = functional.interpolate(unit, size=(size, x.shape[-1]), mode="bicubic",
-                                    align_corners=align_corners)[0, 0]
+    matrix = bicubic_matrix(x.shape[-1], size, align_corners).to(x)
     return matrix @ x @ matrix.T
+
+
+def bicubic_matrix(side: int, size: int, align_corners: bool = False) -> Tensor:
+    """What a column of `side` values is multiplied by to become `size` values, (size, side)."""
+    return functional.interpolate(torch.eye(side)[None, None], size=(size, side), mode="bicubic",
+                                  align_corners=align_corners)[0, 0]
 
 
 class Upsample(nn.ConvTranspose2d):

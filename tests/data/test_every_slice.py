@@ -57,7 +57,8 @@ def test_with_the_testing_part_it_is_test_and_nothing_else(every):
     table = pd.concat([table.assign(patient=table["patient"] + f"-{n}") for n in range(5)],
                       ignore_index=True)
     parts = splits.split(table, "official")
-    assert splits.has_testing_part(table) and np.array_equal(parts["test"], np.flatnonzero(table["subset"] == "testing"))
+    assert splits.has_testing_part(table)
+    assert np.array_equal(parts["test"], np.flatnonzero(table["subset"] == "testing"))
     patients = {name: set(table["patient"].iloc[rows]) for name, rows in parts.items()}
     assert not patients["train"] & patients["validation"]
     assert len(patients["validation"]) / 25 == pytest.approx(0.2, abs=0.05)
