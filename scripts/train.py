@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rate", type=float, default=0.0, metavar="NATS",
                        help="target KL that beta is moved to hold; 0 leaves beta fixed")
     found.add_argument("--sharp", action="store_true",
-                       help="the wider model that trains longer, on augmented slices")
+                       help="the network of smooth fields, on augmented slices")
     found.add_argument("--seed", type=int, default=0, help="of weights, noise and split")
     found.add_argument("--split-by", choices=splits.WAYS, default="patient")
     found.add_argument("--precision", choices=PRECISIONS, default="",

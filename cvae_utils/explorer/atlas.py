@@ -325,9 +325,10 @@ def _read_priors(place: Path, latent_dim: int) -> dict[str, latent_priors.Prior]
 
 
 def pretrained_folders(folder: Path = PRETRAINED) -> list[Path]:
-    """The runs that come with the repository, highest beta first."""
-    found = [path.parent for path in folder.glob("*/config.json")]
-    return sorted(found, key=lambda path: (-read_json(path / "config.json")["beta"], path.name))
+    """The runs that come with the repository: the sharp one first, then from the highest beta."""
+    found = {path.parent: read_json(path) for path in folder.glob("*/config.json")}
+    return sorted(found, key=lambda path: (
+        found[path].get("profile", {}).get("network") != "field", -found[path]["beta"], path.name))
 
 
 def export(source: Atlas, name: str, folder: Path = PRETRAINED) -> None:

@@ -30,7 +30,6 @@ from cvae_utils.model.network import (
     Upsample,
     bicubic_matrix,
 )
-from cvae_utils.profiles import PUBLISHED
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PLACE_OF_DATA = "{{data}}"
@@ -44,11 +43,9 @@ NEIGHBOURS = 15  # as projections.place
 
 
 def runs_of_repository() -> list[Atlas]:
-    """The runs of figures/explorer.html: those of the profile that is published, but not its wider
-    ones, whose weights would make the page several times as large. The last one, which the page
-    opens on, has the highest beta: there z = 0 is a heart."""
-    runs = [load(folder) for folder in reversed(pretrained_folders())]
-    return [run for run in runs if run.run.config["profile"]["name"] == PUBLISHED]
+    """The runs of figures/explorer.html: all that come with the repository. The last one, which
+    the page opens on, is the sharp one."""
+    return [load(folder) for folder in reversed(pretrained_folders())]
 
 
 def build(atlases: Sequence[Atlas]) -> str:

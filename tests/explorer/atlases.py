@@ -13,13 +13,16 @@ from cvae_utils.model.network import build_model
 from cvae_utils.model.runs import Run
 
 
-def lively_model(size=32, latent_dim=6, channels=4):
+def lively_model(size=32, latent_dim=6, channels=4, network="conv"):
     """Each step of 0.1 in any dimension changes its heart, which has all classes; its weights are
     float16 exactly."""
     torch.manual_seed(0)
-    model = build_model({"size": size, "base_channels": channels, "latent_dim": latent_dim})
+    model = build_model({"size": size, "base_channels": channels, "latent_dim": latent_dim,
+                         "network": network})
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if not parameter.any():  # a residual block that is not yet used
+                parameter.normal_(std=0.1)
             if not name.startswith("to_logvar"):
                 parameter.mul_(2.5)
     return model.half().float().eval()

@@ -300,12 +300,15 @@ def test_exported_run_keeps_its_own_atlas_and_priors(made, slices, split, tmp_pa
     assert (again.priors["gaussian"].axes == exported.priors["gaussian"].axes).all()
 
 
-def test_runs_that_come_along_are_listed_from_the_highest_beta(tmp_path):
-    for name, beta in (("b", 9.0), ("c", 10.0), ("a", 1000.0), ("d", 9.0)):
+def test_runs_that_come_along_are_listed_from_the_sharp_one_and_the_highest_beta(tmp_path):
+    for name, beta, network in (("b", 9.0, "conv"), ("c", 10.0, "conv"), ("a", 1000.0, "conv"),
+                                ("sharp", 5.0, "field"), ("d", 9.0, "conv")):
         (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "config.json", {"beta": beta})
+        write_json(tmp_path / name / "config.json",
+                   {"beta": beta, "profile": {"network": network}})
     (tmp_path / "no run").mkdir()
-    assert [path.name for path in atlas.pretrained_folders(tmp_path)] == ["a", "c", "b", "d"]
+    assert [path.name for path in atlas.pretrained_folders(tmp_path)] == [
+        "sharp", "a", "c", "b", "d"]
     assert atlas.pretrained_folders(tmp_path / "nowhere") == []
 
 

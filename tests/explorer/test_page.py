@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from atlases import effects, small_atlas
+from atlases import effects, lively_model, small_atlas
 
 from cvae_utils import shape_metrics
 from cvae_utils.analysis import projections
@@ -155,6 +155,20 @@ def test_page_of_the_repository_is_that_of_its_pretrained_runs():
 
 
 # ------------------------------------------------------------------------------------ in a browser
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_page_decodes_smooth_fields_as_python_does(browser, atlases, tmp_path, size):
+    model = lively_model(size, 3, network="field")
+    run = replace(atlases[0].run, model=model)
+    tab = browser.new_page()
+    tab.goto(page.write([replace(atlases[0], run=run)], tmp_path / "page.html").as_uri())
+    z = encoding.sample_prior(12, 3)
+    decoded = tab.evaluate("z => z.map((one) => explorer.decode(0, one))", z.tolist())
+    tab.close()
+    expected = encoding.decode(model, z).reshape(len(z), -1)
+    assert (np.array(decoded) == expected).mean(axis=1).min() >= 0.999
+    assert len(np.unique(expected)) == 4 and len(np.unique(expected, axis=0)) == len(z)
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_page_decodes_and_places_as_python_does(explorer, atlases, index):
     model, mu = atlases[index].run.model, atlases[index].posterior.mu
