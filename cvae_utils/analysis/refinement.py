@@ -19,7 +19,7 @@ from cvae_utils.model.network import VAE, one_hot
 from cvae_utils.model.runs import Run
 
 #: Steps of Adam, and the first one's length in standard deviations of the prior; it falls to 0.
-STEPS, LENGTH = 40, 0.1
+STEPS, LENGTH = 30, 0.1
 
 
 def refine(model: VAE, maps: np.ndarray, prior: latent_priors.Prior, beta: float,

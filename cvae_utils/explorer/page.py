@@ -89,7 +89,8 @@ def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str]) -> di
     layers, weights = _decoder(model)
     ranking, names = source.effects
     return {
-        "name": source.name, "label": f"beta {source.beta:g}", "source": source.source,
+        "name": source.name, "source": source.source,
+        "label": f"beta {source.beta:g}" + (", sharp" if isinstance(model, FieldVAE) else ""),
         "stamp": source.stamp, "licence": LICENCES.get(source.source, ""),
         "size": model.size, "channels": model.base_channels, "latent_dim": model.latent_dim,
         "layers": layers,

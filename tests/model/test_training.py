@@ -274,6 +274,7 @@ def test_configuration_without_sense_is_refused(config, name, value):
 
 @pytest.mark.parametrize(("name", "value"), settings(
     size=[*NO_COUNTS, 0, 8, 33], decay=["steep", None], coupled_decay=["no", None],
+    network=["deep", None],
     learning_rate=[*NO_NUMBERS, 0], gradient_clip=[*NO_NUMBERS, 0],
     weight_decay=NO_NUMBERS, augment=NO_NUMBERS, warmup_steps=NO_COUNTS,
     **dict.fromkeys(("base_channels", "epochs", "batch_size", "patience", "samples", "latent_dim",
