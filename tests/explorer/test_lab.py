@@ -120,5 +120,5 @@ def test_another_run_opens_with_its_own_pictures(lab_page):
     runs = lab_page.locator(".cvae-run select").first
     runs.select_option("quick-beta1")
     assert same(pictures(lab_page), before) == []
-    runs.select_option("quick-beta1000")
+    runs.select_option("quick-sharp-beta60")
     assert pictures(lab_page)["heart"] == before["heart"]

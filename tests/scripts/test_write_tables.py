@@ -83,28 +83,40 @@ def test_notebooks_that_have_not_run_empty_no_table(study):
 
 @pytest.fixture
 def further():
-    """What notebook 06 records, in short."""
-    final = [{"chosen": "sharp: A", "test_dice": d, "test_kl": 70.0, "valid": 0.99, "more_valid": 0,
-              "valid_open_wall": 0.995, "test_coverage": 0.8, "more_coverage": 0, "distance": 0.95}
-             for d in (0.93, 0.94)]
-    real = [{"model": "real", "seed": n, "valid": 0.98, "valid_open_wall": 0.99, "coverage": 0.7}
-            for n in range(2)]
+    """What notebooks 06 and 07 record, in short."""
+    answer = [{"model": model, "seed": n, "test_dice": dice + 0.01 * n, "refined_dice": better,
+               "valid": 0.99, "test_coverage": 0.8, "distance": 1.1}
+              for n in range(2) for model, dice, better in (("PCA, distance maps", 0.93, None),
+                                                            ("smooth fields", 0.95, 0.97))]
+    real = [{"seed": n, "valid": 0.98, "coverage": 0.7} for n in range(2)]
+    latents = [{"model": model, "latents": 8, "seed": 0, "test_dice": dice}
+               for model, dice in (("PCA, distance maps", 0.87), ("smooth fields, refined", 0.92))]
+    protocol = [{"prior": kind, "test_dice": 0.95, "refined_dice": 0.96, "valid": valid}
+                for kind, valid in (("standard", 0.5), ("mixture", 0.975))]
     schedules = [{"schedule": "linear", "seed": n, "test_dice": 0.86, "gain": 0.01 * n,
                   "train_kl": 6.0, "test_kl": 6.1} for n in range(2)]
     splits = [{"model": "beta 1", "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
               for n in range(2)]
-    return {"final": final, "real": real, "schedules": schedules, "splits": splits,
-            "data": "Data: A; seeds 0, 1", "claims": []}
+    return {"06_beyond_the_report": {
+                "answer": answer, "real": real, "latents": latents, "protocol": protocol,
+                "prior": "mixture", "data": "Data: A; seeds 0, 1", "protocol_data": "Data: B"},
+            "07_closer_looks": {"schedules": schedules, "splits": splits, "seeds": "Data: C"}}
 
 
 def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
-    tables = study_tables(study | {"06_beyond_the_report": further})
+    tables = study_tables(study | further)
     assert {"beyond", "schedules", "splits"} <= set(tables)
-    assert "| sharp: A | 0.935 +- 0.007 | 70.000 +- 0.000 |" in tables["beyond"]
-    assert "over 2 seeds" in tables["beyond"] and "; seeds 0, 1." in tables["beyond"]
-    assert "Real test slices: 0.980 valid, 0.990 where" in tables["beyond"]
+    assert ("| smooth fields | 0.955 +- 0.007 | 0.970 +- 0.000 | 0.990 +- 0.000 |"
+            in tables["beyond"])
+    assert "| PCA, distance maps | 0.935 +- 0.007 |  | 0.990" in tables["beyond"]
+    for part in ("over 2 seeds. Data: A; seeds 0, 1.", "slices: 0.980 valid, coverage 0.700",
+                 "distance maps 0.870, smooth fields, refined, 0.920",
+                 "Dice 0.950, refined 0.960, 97.5 % of the samples valid",
+                 "VAE, their beta 1 0.873;", "hierarchical NVAE 0.951 to 0.964). Data: B."):
+        assert part in tables["beyond"], part
     assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
     assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
+    assert tables["schedules"].endswith("over seeds. Data: C.")
     assert "beyond" not in study_tables(study)
 
 
@@ -164,6 +176,20 @@ def test_training_table_has_a_row_for_each_way_and_says_what_was_measured():
         "7.1 GFLOP, forward and backward. To encode and decode one of 128 x 128 takes 15.1 ms here "
         "and 30.0 the plain way, to decode it 10.0 and 20.0.")
     assert sorted(benchmark_tables(OTHER)) == ["latency", "preprocess", "sweep"]
+
+
+def test_trials_of_the_network_name_data_split_and_seed():
+    row = {"dice": 0.9512, "refined_dice": 0.96, "valid_samples": 0.991, "valid_real": 0.983,
+           "kl": 60.4, "weights": 2714148, "minutes": 3.04, "data": "A", "patients": 150,
+           "split": "official"}
+    table, text = benchmark_tables(OTHER | {"network_choices": {
+        "machine": "a machine", "epochs": 40, "seed": 0, "beta": 60.0, "size": 64,
+        "rows": [{"title": "as it is", **row}]}})["network"].split("\n\n")
+    assert table.splitlines()[2:] == [
+        "| as it is | 0.951 | 0.960 | 99.1 % | 60 | 2,714,148 | 3.0 |"]
+    for part in ("40 epochs each at 64 x 64, beta 60, one seed (0)", "98.3 % are valid",
+                 "A labels, 150 patients, official split; a machine."):
+        assert part in text, part
 
 
 @pytest.mark.parametrize(("name", "found", "text"), [
