@@ -14,6 +14,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cvae_utils.analysis.comparisons import mean_sd
+from cvae_utils.analysis.published_protocol import PUBLISHED
 from cvae_utils.files import REPOSITORY, read_json, write_text
 from cvae_utils.profiles import PROFILES
 from cvae_utils.results_file import FILE_NAME, VERDICTS
@@ -57,7 +58,9 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
         ),
     }
     if "06_beyond_the_report" in results:
-        tables |= _further_tables(results["06_beyond_the_report"])
+        tables["beyond"] = _sharp_table(results["06_beyond_the_report"])
+    if "07_closer_looks" in results:
+        tables |= _closer_tables(results["07_closer_looks"])
     if "run" in results:  # not there while only cached runs have been used
         run = results["run"]
         tables["time"] = (f"From nothing, the notebooks took {run['minutes']:.1f} minutes "
@@ -65,31 +68,45 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
     return tables
 
 
-def _further_tables(found: dict) -> dict[str, str]:
-    """Of notebook 06: means over seeds, each with a split and a training of its own."""
+def _over_seeds(rows: list[dict], by: str, columns: dict[str, str]) -> str:
+    text = mean_sd(pd.DataFrame(rows), by, columns).reset_index()
+    return markdown_table(list(text.columns), text.astype(str).to_numpy().tolist())
+
+
+def _sharp_table(found: dict) -> str:
+    """Of notebook 06: baselines and networks with 32 numbers, and what else it finds in a line."""
     real = pd.DataFrame(found["real"]).mean(numeric_only=True)
-    seeds = len(found["real"])
-    notes = (f"Means +- standard deviations over {seeds} seeds, each with a split of the patients, "
-             f"a training and samples of its own. {found['data']}.")
+    latents = pd.DataFrame(found["latents"]).pivot_table(index="model", columns="latents",
+                                                         values="test_dice")
+    protocol = pd.DataFrame(found["protocol"])
+    fitted = protocol[protocol["prior"] == found["prior"]].mean(numeric_only=True)
+    published = "; ".join(f"{row['title']} {row['dice'][0]:.3f}"
+                          + (f" to {row['dice'][1]:.3f}" if row["dice"][1] > row["dice"][0] else "")
+                          for row in PUBLISHED)
+    table = _over_seeds(found["answer"], "model", {
+        "test_dice": "test Dice", "refined_dice": "test Dice, refined", "valid": "valid samples",
+        "test_coverage": "coverage", "distance": "distance"})
+    return (f"{table}\n\nWith 32 numbers a slice; samples from the fitted {found['prior']}. Real "
+            f"test slices: {real['valid']:.3f} valid, coverage {real['coverage']:.3f}, distance 1 "
+            f"(to the nearest training slice, over that of real ones). Means +- standard "
+            f"deviations over {len(found['real'])} seeds. {found['data']}. With 8 numbers: PCA of "
+            f"distance maps {latents.loc['PCA, distance maps', 8]:.3f}, smooth fields, refined, "
+            f"{latents.loc['smooth fields, refined', 8]:.3f}. On every slice as it lies, counted "
+            f"as in published work: Dice {fitted['test_dice']:.3f}, refined "
+            f"{fitted['refined_dice']:.3f}, {100 * fitted['valid']:.1f} % of the samples valid "
+            f"(published on these patients: {published}). {found['protocol_data']}.")
 
-    def table(rows: list[dict], by: list[str] | str, columns: dict[str, str]) -> str:
-        text = mean_sd(pd.DataFrame(rows), by, columns).reset_index()
-        rows = text.astype(str).to_numpy().tolist()
-        return f"{markdown_table(list(text.columns), rows)}\n\n{notes}"
 
+def _closer_tables(found: dict) -> dict[str, str]:
+    """Of notebook 07: means over seeds, each with a split and a training of its own."""
+    notes = f"Means +- standard deviations over seeds. {found['seeds']}."
     return {
-        "beyond": table(found["final"], "chosen", {
-            "test_dice": "test Dice", "test_kl": "KL, nats", "valid": "valid samples",
-            "valid_open_wall": "valid, wall may be open", "test_coverage": "coverage",
-            "distance": "distance to the nearest training slice (real slices: 1)"})
-        + f" Real test slices: {real['valid']:.3f} valid, {real['valid_open_wall']:.3f} where the "
-          f"wall may be open, coverage {real['coverage']:.3f}, distance 1.",
-        "schedules": table(found["schedules"], "schedule", {
+        "schedules": _over_seeds(found["schedules"], "schedule", {
             "test_dice": "test Dice", "gain": "above the controlled rate, at its KL",
-            "train_kl": "KL of training slices", "test_kl": "KL of test slices"}),
-        "splits": table(found["splits"], "model", {
+            "train_kl": "KL of training slices", "test_kl": "KL of test slices"}) + f"\n\n{notes}",
+        "splits": _over_seeds(found["splits"], "model", {
             "slice": "test Dice, split by slice", "patient": "split by patient",
-            "difference": "difference"}),
+            "difference": "difference"}) + f"\n\n{notes}",
     }
 
 
@@ -135,9 +152,27 @@ def benchmark_tables(results: dict) -> dict[str, str]:
     tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
               "preprocess": _preprocess_table(results["preprocess"]),
               "sweep": _sweep_text(results["sweep"])}
+    if "network_choices" in results:
+        tables["network"] = _network_table(results["network_choices"])
     measured = [_training_table(results, suffix) for suffix in ("", "_gpu")
                 if f"training{suffix}" in results]
     return tables | ({"training": "\n\n".join(measured)} if measured else {})
+
+
+def _network_table(found: dict) -> str:
+    rows, first = found["rows"], found["rows"][0]
+    split = "official split" if first["split"] == "official" else "split by patient"
+    return markdown_table(
+        ["what differs", "Dice", "Dice, refined", "valid samples", "KL, nats", "weights",
+         "minutes"],
+        [[row["title"], f"{row['dice']:.3f}", f"{row['refined_dice']:.3f}",
+          f"{100 * row['valid_samples']:.1f} %", f"{row['kl']:.0f}", f"{row['weights']:,}",
+          f"{row['minutes']:.1f}"] for row in rows],
+    ) + (f"\n\n{found['epochs']} epochs each at {found['size']} x {found['size']}, beta "
+         f"{found['beta']:g}, one seed ({found['seed']}), one thread each. Validation patients "
+         f"only, of whose slices {100 * first['valid_real']:.1f} % are valid; samples from the "
+         f"fitted mixture. "
+         f"{first['data']} labels, {first['patients']} patients, {split}; {found['machine']}.")
 
 
 def _sweep_text(found: dict) -> str:
