@@ -17,7 +17,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import joblib
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,9 +27,9 @@ from cvae_utils.analysis.run_results import judged, rebuilt_results
 from cvae_utils.data import sources, splits
 from cvae_utils.data.slices import load_or_align
 from cvae_utils.files import REPOSITORY, machine, output_root
-from cvae_utils.model import encoding, losses, network, training
+from cvae_utils.model import encoding, hardware, losses, network, training
 from cvae_utils.model.runs import Run
-from cvae_utils.profiles import PROFILES, SHARP_BETA
+from cvae_utils.profiles import PROFILES, SHARP_BETA, Profile
 
 BENCHMARKS = Path(__file__).resolve().parent
 CLIP = 8.0  # of distance maps, pixels
@@ -93,6 +92,15 @@ VARIANTS = {
 }
 
 
+def load(profile: Profile, seed: int) -> tuple:
+    """The data set, its slices, their split and how they are split."""
+    source = sources.find_source(output_root() / "data", profile, REPOSITORY)
+    slices = load_or_align(source, profile.size, output_root() / "data" / "processed",
+                           progress=False)
+    by = "official" if splits.has_testing_part(slices.table) else "patient"
+    return source, slices, splits.split(slices.table, by, seed), by
+
+
 def measure(title: str, epochs: int, seed: int) -> dict:
     """Train one variant on one thread, and measure it on the validation slices."""
     torch.set_num_threads(1)
@@ -101,14 +109,11 @@ def measure(title: str, epochs: int, seed: int) -> dict:
     losses.loss_terms = changes.pop("loss", losses.loss_terms)
     network.FIELD = changes.pop("points", network.FIELD)
     profile = replace(PROFILES["quick"].sharp, epochs=epochs, patience=epochs, **changes)
-    source = sources.find_source(output_root() / "data", profile, REPOSITORY)
-    slices = load_or_align(source, profile.size, output_root() / "data" / "processed",
-                           progress=False)
-    by = "official" if splits.has_testing_part(slices.table) else "patient"
-    split = splits.split(slices.table, by, seed)
+    source, slices, split, by = load(profile, seed)
     config = training.RunConfig(profile, SHARP_BETA, seed=seed, split_by=by,
                                 data=slices.fingerprint)
-    model, history, steps, environment = training.fit(config, slices, split, Accelerator(cpu=True))
+    accelerator = hardware.make_accelerator(torch.device("cpu"), "no")
+    model, history, steps, environment = training.fit(config, slices, split, accelerator)
     run = Run(model, asdict(config), history, steps, environment)
     gaussian, mixture = (latent_priors.fit_to_run(run, kind, slices, split)
                          for kind in latent_priors.FITTED)
@@ -134,6 +139,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if not os.environ.get("ACDC_ROOT"):
         os.environ["CVAE_DATA"] = "phantom"
+    load(PROFILES["quick"].sharp, chosen.seed)  # once, before the processes want it
     # A process for each, since a variant changes what is imported.
     with multiprocessing.get_context("spawn").Pool(joblib.cpu_count(), maxtasksperchild=1) as pool:
         rows = pool.starmap(measure, [(title, chosen.epochs, chosen.seed) for title in VARIANTS],

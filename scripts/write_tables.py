@@ -99,7 +99,9 @@ def _sharp_table(found: dict) -> str:
 
 def _closer_tables(found: dict) -> dict[str, str]:
     """Of notebook 07: means over seeds, each with a split and a training of its own."""
-    notes = f"Means +- standard deviations over seeds. {found['seeds']}."
+    seeds = len({row["seed"] for row in found["schedules"]})
+    notes = (f"Means +- standard deviations over {seeds} seeds, each with a split of the patients, "
+             f"a training and samples of its own. {found['seeds']}.")
     return {
         "schedules": _over_seeds(found["schedules"], "schedule", {
             "test_dice": "test Dice", "gain": "above the controlled rate, at its KL",
@@ -171,8 +173,8 @@ def _network_table(found: dict) -> str:
     ) + (f"\n\n{found['epochs']} epochs each at {found['size']} x {found['size']}, beta "
          f"{found['beta']:g}, one seed ({found['seed']}), one thread each. Validation patients "
          f"only, of whose slices {100 * first['valid_real']:.1f} % are valid; samples from the "
-         f"fitted mixture. "
-         f"{first['data']} labels, {first['patients']} patients, {split}; {found['machine']}.")
+         f"fitted mixture. {first['data']} labels, {first['patients']} patients, {split}; "
+         f"{found['machine']}.")
 
 
 def _sweep_text(found: dict) -> str:

@@ -59,7 +59,7 @@ def test_profile_is_quick_unless_another_one_is_named(monkeypatch):
 def test_variants_of_every_profile_have_names_of_their_own_and_augment(profile):
     variants = [profile.sharp, profile.published]
     assert [v.name.removeprefix(profile.name) for v in variants] == ["-sharp", "-sharp-published"]
-    assert all(v.augment and v.network == "field" for v in variants)
+    assert all((v.augment, v.network) == (3, "field") for v in variants)
     assert profile.augment == 0 < profile.seeds and profile.network == "conv"
 
 
@@ -201,7 +201,7 @@ def test_run_is_trained_for_the_seed_and_profile_of_its_study(study):
     assert not np.array_equal(other.split["test"], study.split["test"])
     found = other.run(10.0, rate=6.0).config
     assert (found["seed"], found["rate"], found["profile"]["base_channels"]) == (4, 6.0, 6)
-    assert found["profile"]["name"] == "smoke-sharp" and found["profile"]["augment"]
+    assert found["profile"]["name"] == "smoke-sharp" and found["profile"]["augment"] == 3
 
 
 def test_job_is_of_the_split_of_its_study(study):
@@ -243,7 +243,7 @@ def test_published_protocol_has_slices_and_split_of_its_own(study, monkeypatch):
     monkeypatch.setitem(profiles.VARIANTS["smoke"], "published", {"size": 16})
     other = study.at(seed=1).as_published
     every, _ = every_slice.every_slice(study.source, 16, progress=False)
-    assert np.array_equal(other.slices.aligned, every) and other.profile.augment
+    assert np.array_equal(other.slices.aligned, every) and other.profile.augment == 3
     assert (other.seed, other.split_by) == (1, "patient")  # the phantom has no testing part
     assert len(other.part("test")) > len(study.part("test"))
     assert set(other.table_of("test")["patient"]) == set(

@@ -60,7 +60,7 @@ class Pca:
         return {count: max(tried, key=lambda pair: pair[0])[1] for count, tried in found.items()}
 
     @classmethod
-    def _of(cls, points: np.ndarray, side: tuple[int, int], components: int, clip: float) -> "Pca":
+    def _of(cls, points: np.ndarray, size: tuple[int, int], components: int, clip: float) -> "Pca":
         from sklearn.decomposition import PCA
 
         if not 1 <= components < len(points):
@@ -69,7 +69,7 @@ class Pca:
                              "fit more slices")
         # Exact as the full decomposition is, and several times as fast for a few components.
         found = PCA(components, svd_solver="arpack", random_state=0).fit(points)
-        shape = (*side, CLASS_COUNT)
+        shape = (*size, CLASS_COUNT)
         return cls(found.mean_.reshape(shape), found.components_.reshape(components, *shape),
                    np.sqrt(found.explained_variance_), clip)
 

@@ -20,17 +20,6 @@ def measured(run: Run, slices: Slices, split: dict[str, np.ndarray]) -> Run:
                                           lambda: evaluate(run.model, *given)))
 
 
-def training_dice(run: Run, slices: Slices, split: dict[str, np.ndarray]) -> float:
-    """Mean Dice of the training slices of a run; measured once, and kept with it."""
-    def make() -> float:
-        return float(np.nanmean(_by_blocks(
-            lambda part: shape_metrics.dice_per_slice(encoding.reconstruct(run.model, part), part),
-            slices.aligned, split["train"])))
-
-    return kept_json(run.folder, "training-dice", key_for(slices, split, code=[training_dice]),
-                     make)
-
-
 def key_for(slices: Slices, split: dict[str, np.ndarray], *settings,
             code: Iterable[Callable]) -> str:
     """The key of what is measured with these slices, their split, settings and code."""

@@ -328,7 +328,7 @@ def pretrained_folders(folder: Path = PRETRAINED) -> list[Path]:
     """The runs that come with the repository: the sharp one first, then from the highest beta."""
     found = {path.parent: read_json(path) for path in folder.glob("*/config.json")}
     return sorted(found, key=lambda path: (
-        found[path].get("profile", {}).get("network") != "field", -found[path]["beta"], path.name))
+        found[path]["profile"].get("network") != "field", -found[path]["beta"], path.name))
 
 
 def export(source: Atlas, name: str, folder: Path = PRETRAINED) -> None:

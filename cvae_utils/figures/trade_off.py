@@ -112,33 +112,29 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
                                     published: Sequence[Mapping] = ()) -> Figure:
     """Reconstruction against generation: test Dice and the share of samples that are not valid.
 
-    points: one row a model and prior, with panel, family, label, note, prior, dice, dice_sd, valid;
-    each panel is a protocol, a line joins the priors of one label, and its note stands below it.
-    real: {panel: share of valid real slices}. published: rows with title, dice and valid (two
-    numbers each, the lowest and the highest), drawn in the last panel. The axis of validity is
+    points: one row a model and prior, with panel, label, prior, dice, dice_sd, valid; each panel is
+    a protocol, and a line joins the priors of one label, which has a colour of its own. real:
+    {panel: share of valid real slices}. published: rows with title, dice and valid (two numbers
+    each, the lowest and the highest), drawn in the last panel. The axis of validity is
     logarithmic in what is not valid, and ends where a thousand samples do. Raises ValueError for
-    more families than there are colours.
+    more labels than there are colours.
     """
-    families = list(dict.fromkeys(points["family"]))
-    if len(families) > len(MODEL_COLOURS):
-        raise ValueError(f"expected at most {len(MODEL_COLOURS)} families, which have a colour "
-                         f"each, found {families}: draw fewer of them")
-    colours = dict(zip(families, MODEL_COLOURS))
-    panels = list(dict.fromkeys(points["panel"]))
+    colours, panels = _model_colours(points), list(dict.fromkeys(points["panel"]))
     figure = new_figure(4.8)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels):
-        for _, rows in points[points["panel"] == panel].groupby("label", sort=False):
-            _draw_model(ax, rows, colours[rows["family"].iloc[0]])
+        for label, rows in points[points["panel"] == panel].groupby("label", sort=False):
+            _draw_model(ax, rows, colours[label])
         mark = _not_valid(real[panel])
         ax.axhline(mark, color=GREY, linestyle="--", linewidth=1)
-        ax.annotate("real test slices", (0.02, mark), xytext=(0, 3), fontsize=7.5, color=GREY,
+        ax.annotate("real test slices", (0.15, mark), xytext=(0, 3), fontsize=7.5, color=GREY,
                     xycoords=("axes fraction", "data"), textcoords="offset points")
         ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(300, 0.08))
     for row in published:
         dice, broken = np.array(row["dice"]), _not_valid(np.array(row["valid"]))
         axes[-1].plot(dice, np.sort(broken)[::-1], "x-", color=GREY, markersize=6)
-        _name_below(axes[-1], row["title"], (dice.mean(), broken.max()), GREY)
+        axes[-1].annotate(row["title"], (dice.mean(), broken.max()), xytext=(0, -11), ha="center",
+                          fontsize=7, color=GREY, textcoords="offset points")
         axes[-1].margins(x=0.25)
     axes[0].set_yticks([100, 10, 1, 0.1], ["100", "10", "1", "0.1 or less"])
     axes[0].set_ylabel("samples that are not valid, %")
@@ -154,19 +150,21 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
 
 
 def _draw_model(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
-    """The priors of one model, joined by a line, with its note."""
+    """The priors of one model, joined by a line."""
     broken = _not_valid(rows["valid"])
     ax.plot(rows["dice"], broken, color=colour, linewidth=0.8, alpha=0.6)
     for row, height in zip(rows.itertuples(), broken):
         ax.errorbar(row.dice, height, xerr=row.dice_sd, fmt=PRIORS[row.prior][0], color=colour,
                     markersize=5.5, elinewidth=0.8,
                     markerfacecolor="white" if row.prior == "standard" else colour)
-    _name_below(ax, rows["note"].iloc[0], (rows["dice"].iloc[0], broken.max()), colour)
 
 
-def _name_below(ax: Axes, name: str, point: tuple[float, float], colour: str) -> None:
-    ax.annotate(name, point, xytext=(0, -11), ha="center", fontsize=7, color=colour,
-                textcoords="offset points")
+def _model_colours(points: pd.DataFrame) -> dict[str, str]:
+    labels = list(dict.fromkeys(points["label"]))
+    if len(labels) > len(MODEL_COLOURS):
+        raise ValueError(f"expected at most {len(MODEL_COLOURS)} models, which have a colour each, "
+                         f"found {labels}: draw fewer of them")
+    return dict(zip(labels, MODEL_COLOURS))
 
 
 def _handle(marker: str, colour: str, label: str, hollow: bool = False) -> Line2D:
@@ -196,18 +194,15 @@ def dice_against_latents(points: pd.DataFrame, published: Sequence[Mapping] = ()
     (the lowest and the highest), drawn in the last panel. Raises ValueError for more labels than
     there are colours.
     """
-    labels, panels = (list(dict.fromkeys(points[column])) for column in ("label", "panel"))
-    if len(labels) > len(MODEL_COLOURS):
-        raise ValueError(f"expected at most {len(MODEL_COLOURS)} models, which have a colour each, "
-                         f"found {labels}: draw fewer of them")
+    colours, panels = _model_colours(points), list(dict.fromkeys(points["panel"]))
     figure = new_figure(3.9)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels):
-        for number, label in enumerate(labels):
+        for (label, colour), marker in zip(colours.items(), "osD^vP*X"):
             rows = points[(points["panel"] == panel) & (points["label"] == label)]
             ax.errorbar(rows["latents"], rows["dice"], yerr=rows["dice_sd"], label=label,
-                        color=MODEL_COLOURS[number], marker="osD^vP*X"[number], markersize=5,
-                        linewidth=1.3, elinewidth=0.8, capsize=2)
+                        color=colour, marker=marker, markersize=5, linewidth=1.3, elinewidth=0.8,
+                        capsize=2)
         counts = sorted({*points.loc[points["panel"] == panel, "latents"]})
         ax.set(title=panel, xscale="log", xlabel="latent values a slice", xticks=counts,
                xticklabels=counts)

@@ -189,6 +189,7 @@ NETWORKS = {"conv": ConvVAE, "field": FieldVAE}
 
 
 def build_model(profile: dict) -> VAE:
-    """An untrained model of a profile's network, size, base_channels and latent_dim."""
+    """An untrained model of a profile's network, size, base_channels and latent_dim; of a profile
+    that names no network, as runs of former times do, the report's."""
     return NETWORKS[profile.get("network", "conv")](
         profile["size"], profile["base_channels"], profile["latent_dim"])

@@ -124,11 +124,3 @@ def test_results_are_measured_once_and_again_for_other_samples_split_or_a_damage
     file.write_bytes(file.read_bytes()[:40])
     assert run_results.measured(own, slices, split).results == found
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
-
-
-def test_dice_of_the_training_slices_is_measured_once(run, slices, split, tmp_path):
-    own, part = replace(run, folder=tmp_path), slices.aligned[split["train"]]
-    by_hand = shape_metrics.dice_per_slice(encoding.reconstruct(run.model, part), part).mean()
-    found = run_results.training_dice(own, slices, split)
-    assert found == pytest.approx(by_hand)
-    assert run_results.training_dice(replace(own, model=None), slices, split) == found

@@ -41,10 +41,9 @@ STEPS = pd.DataFrame({"gradient_BACKGROUND": [3.0] * 4, **{
     f"{kind}{name}": [1.0 if kind == "gradient_" else 0.5] * 4
     for name in STRUCTURE_NAMES for kind in ("", "area_", "gradient_")}})
 POINTS = pd.DataFrame(
-    [("A", "VAE", "beta 1", "standard", 0.9, 0.2), ("A", "VAE", "beta 1", "mixture", 0.9, 1),
-     ("B", "here", "here", "standard", 0.8, 0.5)],
-    columns=["panel", "family", "label", "prior", "dice", "valid"]).assign(
-        dice_sd=0.01, note=lambda points: points["label"])
+    [("A", "beta 1", "standard", 0.9, 0.2), ("A", "beta 1", "mixture", 0.9, 1),
+     ("B", "here", "standard", 0.8, 0.5)],
+    columns=["panel", "label", "prior", "dice", "valid"]).assign(dice_sd=0.01)
 PUBLISHED = [{"title": "another model", "latents": 5000, "dice": (0.95, 0.96),
               "valid": (0.86, 0.97)}]
 LATENTS = pd.DataFrame([("A", "PCA", 8, 0.8), ("A", "PCA", 32, 0.9), ("B", "here", 32, 0.95)],
@@ -289,12 +288,12 @@ def test_priors_of_a_model_are_joined_and_end_where_samples_do():
     # % not valid; none of a thousand is 0.1 or less
     assert ours.lines[0].get_ydata() == pytest.approx([80, 0.1])
     assert ours.yaxis_inverted() and ours.get_yscale() == "log"
-    assert "beta 1" in texts(ours.texts) and "another model" not in texts(ours.texts)
-    assert "another model" in texts(other.texts)
+    assert {"beta 1", "here", "published"} < set(texts(figure.legends[0].get_texts()))
+    assert "another model" in texts(other.texts) and "another model" not in texts(ours.texts)
     alone = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98})
     assert "published" not in texts(alone.legends[0].get_texts())
-    many = pd.concat([POINTS.assign(family=f"family {n}") for n in range(9)])
-    with pytest.raises(ValueError, match="at most 8 families.*draw fewer"):
+    many = pd.concat([POINTS.assign(label=f"model {n}") for n in range(9)])
+    with pytest.raises(ValueError, match="at most 8 models.*draw fewer"):
         trade_off.reconstruction_against_validity(many, {"A": 0.98, "B": 0.99})
 
 
@@ -308,9 +307,9 @@ def test_sizes_of_a_model_are_joined_and_published_ones_stand_in_the_last_panel(
         trade_off.dice_against_latents(many)
 
 
-def test_names_of_models_with_one_dice_do_not_lie_on_each_other():
-    many = pd.concat([POINTS[:2].assign(label=name, note=f"a model, {name}") for name in "abcd"])
-    figure = trade_off.reconstruction_against_validity(many, {"A": 0.98})
+def test_names_of_published_models_do_not_lie_on_each_other():
+    many = [PUBLISHED[0] | {"title": f"a model, {name}"} for name in "abcd"]
+    figure = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98}, many)
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 5  # and that of real slices
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

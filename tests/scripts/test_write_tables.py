@@ -116,7 +116,8 @@ def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
         assert part in tables["beyond"], part
     assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
     assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
-    assert tables["schedules"].endswith("over seeds. Data: C.")
+    assert tables["schedules"].endswith("over 2 seeds, each with a split of the patients, a "
+                                        "training and samples of its own. Data: C.")
     assert "beyond" not in study_tables(study)
 
 
