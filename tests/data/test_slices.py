@@ -394,7 +394,7 @@ def test_patients_of_no_known_group_are_split_like_a_group():
 
 
 def test_split_that_cannot_be_made_is_refused():
-    with pytest.raises(ValueError, match="'patient' or 'slice', found 'volume'"):
+    with pytest.raises(ValueError, match="one of patient, slice, official, found 'volume'"):
         splits.split(patients(2), "volume")
     few = pd.DataFrame({"patient": ["a", "b", "c"], "group": ["NOR", "DCM", UNKNOWN]})
     assert all(len(part) for part in splits.split(few).values())
