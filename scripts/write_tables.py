@@ -59,7 +59,7 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
     }
     if "06_beyond_the_report" in results:
         tables["beyond"] = _sharp_table(results["06_beyond_the_report"])
-    if "07_closer_looks" in results:
+    if "schedules" in results.get("07_closer_looks", {}):
         tables |= _closer_tables(results["07_closer_looks"])
     if "run" in results:  # not there while only cached runs have been used
         run = results["run"]
@@ -86,10 +86,11 @@ def _sharp_table(found: dict) -> str:
     table = _over_seeds(found["answer"], "model", {
         "test_dice": "test Dice", "refined_dice": "test Dice, refined", "valid": "valid samples",
         "test_coverage": "coverage", "distance": "distance"})
-    return (f"{table}\n\nWith 32 numbers a slice; samples from the fitted {found['prior']}. Real "
-            f"test slices: {real['valid']:.3f} valid, coverage {real['coverage']:.3f}, distance 1 "
-            f"(to the nearest training slice, over that of real ones). Means +- standard "
-            f"deviations over {len(found['real'])} seeds. {found['data']}. With 8 numbers: PCA of "
+    return (f"{table}\n\nWith 32 numbers a slice; samples from the fitted {found['prior']} at "
+            f"temperature {found['temperature']:g}. Real test slices: {real['valid']:.3f} valid, "
+            f"coverage {real['coverage']:.3f}, distance 1 (to the nearest training slice, over "
+            f"that of real ones). Means +- standard deviations over {len(found['real'])} seeds. "
+            f"{found['data']}. With 8 numbers: PCA of "
             f"distance maps {latents.loc['PCA, distance maps', 8]:.3f}, smooth fields, refined, "
             f"{latents.loc['smooth fields, refined', 8]:.3f}. On every slice as it lies, counted "
             f"as in published work: Dice {fitted['test_dice']:.3f}, refined "
@@ -153,9 +154,8 @@ def benchmark_tables(results: dict) -> dict[str, str]:
     """The same for benchmarks/results.json; training stands there once it has been measured."""
     tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
               "preprocess": _preprocess_table(results["preprocess"]),
-              "sweep": _sweep_text(results["sweep"])}
-    if "network_choices" in results:
-        tables["network"] = _network_table(results["network_choices"])
+              "sweep": _sweep_text(results["sweep"]),
+              "network": _network_table(results["network_choices"])}
     measured = [_training_table(results, suffix) for suffix in ("", "_gpu")
                 if f"training{suffix}" in results]
     return tables | ({"training": "\n\n".join(measured)} if measured else {})

@@ -94,8 +94,9 @@ class Judge:
             f"{part}_{name}": value for part, count in counts.items() for name, value in
             sample_quality.beside_training(maps[:count], self.reference).items()}
 
-    def run(self, run: Run, kind: str) -> dict[str, float]:
-        """`drawn` of the slices that a run draws from one of its priors; kept with the run.
+    def run(self, run: Run, kind: str, temperature: float = 1.0) -> dict[str, float]:
+        """`drawn` of the slices that a run draws from one of its priors, at a temperature (see
+        latent_priors.Prior.sample); kept with the run.
 
         Raises ValueError for a run of another seed or other slices: these training slices are not
         its own.
@@ -105,29 +106,34 @@ class Judge:
             raise ValueError(f"expected a run of seed {own[0]} on the slices {own[1]}, by which is "
                              f"judged here, found one of seed {found[0]} on {found[1]}: make a "
                              "Judge of its slices, split and seed")
-        return kept_json(run.folder, f"drawn-{kind}", self._key, lambda: self.drawn(decode(
-            run.model, latent_priors.of(run, kind, self.slices, self.split).sample(
-                self.samples, self.seed))))
+        prior = latent_priors.of(run, kind, self.slices, self.split)
+        return kept_json(run.folder, f"drawn-{kind}-at-{temperature:g}", self._key,
+                         lambda: self.drawn(decode(run.model, prior.sample(
+                             self.samples, self.seed, temperature))))
 
-    def rows(self, model: str, run: Run, kinds: Sequence[str] = latent_priors.KINDS) -> list[dict]:
-        """A row for each of these priors of a run: model, beta, seed, prior, the run's results and
-        the numbers of what it draws from that prior."""
+    def rows(self, model: str, run: Run, kinds: Sequence[str] = latent_priors.KINDS,
+             temperature: float = 1.0) -> list[dict]:
+        """A row for each of these priors of a run: model, beta, seed, prior, temperature, the run's
+        results and the numbers of what it draws from that prior."""
         results = run.results
         if not run.config["beta"]:  # the KL of a plain auto-encoder means nothing
             results = results | {name: np.nan for name in results if name.endswith("_kl")}
         return [{"model": model, "beta": run.config["beta"], "seed": self.seed, "prior": kind,
-                 **results, **self.run(run, kind)} for kind in kinds]
+                 "temperature": temperature, **results, **self.run(run, kind, temperature)}
+                for kind in kinds]
 
-    def linear_rows(self, model: str, basis: Pca, folder: Path) -> list[dict]:
+    def linear_rows(self, model: str, basis: Pca, folder: Path,
+                    temperature: float = 1.0) -> list[dict]:
         """`rows` of principal components, with a Gaussian and a mixture of their scores; kept in
         `folder`."""
         # Other seeds and data sets are kept in the same folder, beside these.
         name = f"pca{len(basis.sd)}-clip{basis.clip:g}-{self.slices.fingerprint}-seed{self.seed}"
-        rows = kept_json(folder, name, key_of(self._key, basis.sd.tolist(), code=[]),
-                         lambda: self._linear_rows(basis))
+        rows = kept_json(folder, f"{name}-at-{temperature:g}",
+                         key_of(self._key, basis.sd.tolist(), code=[]),
+                         lambda: self._linear_rows(basis, temperature))
         return [{"model": model, "beta": np.nan, "seed": self.seed, **row} for row in rows]
 
-    def _linear_rows(self, basis: Pca) -> list[dict]:
+    def _linear_rows(self, basis: Pca, temperature: float) -> list[dict]:
         dice = {}
         for name, maps in (("validation", self.part("validation")), ("test", self.part("test")),
                            ("unrotated", self.slices.unrotated[self.split["test"]])):
@@ -135,8 +141,8 @@ class Judge:
         scores = [basis.encode(self.part(part)) for part in ("train", "validation")]
         bare = [Posterior(z, np.full_like(z, -np.inf)) for z in scores]  # without noise
         priors = [latent_priors.fit(kind, *bare, self.seed) for kind in latent_priors.FITTED]
-        return [{"prior": prior.kind, **dice,
-                 **self.drawn(basis.decode(prior.sample(self.samples, self.seed)))}
+        return [{"prior": prior.kind, "temperature": temperature, **dice, **self.drawn(
+            basis.decode(prior.sample(self.samples, self.seed, temperature)))}
                 for prior in priors]
 
     def _crop_mm(self, part: str) -> pd.Series:

@@ -68,10 +68,14 @@ class Prior:
         """Mean of the whole density, (Z,)."""
         return self.weights @ self.means
 
-    def sample(self, count: int, seed: int = 0) -> np.ndarray:
-        """z ~ prior, (count, Z) float32."""
+    def sample(self, count: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
+        """z ~ prior, (count, Z) float32.
+
+        temperature: factor of the standard deviations of each Gaussian (Kingma and Dhariwal 2018).
+        Below 1, draws keep closer to codes of real slices: more are valid, and they vary less.
+        """
         generator = np.random.default_rng(seed)
-        noise = generator.standard_normal((count, self.latent_dim), dtype=np.float32)
+        noise = generator.standard_normal((count, self.latent_dim), dtype=np.float32) * temperature
         which = generator.choice(len(self.weights), size=count, p=self.weights)
         roots = np.linalg.cholesky(self.covariances)
         return (self.means[which] + np.einsum("nij,nj->ni", roots[which], noise)).astype(np.float32)

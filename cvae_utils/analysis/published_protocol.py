@@ -49,11 +49,13 @@ def rebuilt(run: Run, slices: Slices, split: dict[str, np.ndarray]) -> dict[str,
     return kept_json(run.folder, "published-dice", key_for(slices, split, code=[rebuilt]), make)
 
 
-def valid_samples(run: Run, kind: str, slices: Slices, split: dict[str, np.ndarray]) -> float:
-    """Share of valid samples of one of a run's priors, as published work counts them. Measured
-    once, and kept with the run."""
+def valid_samples(run: Run, kind: str, slices: Slices, split: dict[str, np.ndarray],
+                  temperature: float = 1.0) -> float:
+    """Share of valid samples of one of a run's priors, at a temperature, as published work counts
+    them. Measured once, and kept with the run."""
     samples, seed = run.config["profile"]["samples"], run.config["seed"]
     key = key_for(slices, split, samples, seed, code=[valid_samples])
-    return kept_json(run.folder, f"published-valid-{kind}", key, lambda: valid_with_lv(
-        encoding.decode(run.model, latent_priors.of(run, kind, slices, split).sample(samples,
-                                                                                     seed))))
+    prior = latent_priors.of(run, kind, slices, split)
+    return kept_json(run.folder, f"published-valid-{kind}-at-{temperature:g}", key,
+                     lambda: valid_with_lv(encoding.decode(
+                         run.model, prior.sample(samples, seed, temperature))))

@@ -112,8 +112,8 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
                                     published: Sequence[Mapping] = ()) -> Figure:
     """Reconstruction against generation: test Dice and the share of samples that are not valid.
 
-    points: one row a model and prior, with panel, label, prior, dice, dice_sd, valid; each panel is
-    a protocol, and a line joins the priors of one label, which has a colour of its own. real:
+    points: one row a model and prior, with panel, label, prior, temperature, dice, dice_sd, valid;
+    each panel is a protocol, and a line joins the priors of one label, which has a colour of its own. real:
     {panel: share of valid real slices}. published: rows with title, dice and valid (two numbers
     each, the lowest and the highest), drawn in the last panel. The axis of validity is
     logarithmic in what is not valid, and ends where a thousand samples do. Raises ValueError for
@@ -139,7 +139,9 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
     axes[0].set_yticks([100, 10, 1, 0.1], ["100", "10", "1", "0.1 or less"])
     axes[0].set_ylabel("samples that are not valid, %")
     handles = [_handle("o", colour, name) for name, colour in colours.items()]
-    handles += [_handle(marker, GREY, title, hollow=kind == "standard")
+    cooled = dict(points.loc[points["temperature"] != 1, ["prior", "temperature"]].to_numpy())
+    handles += [_handle(marker, GREY, title + (f", temperature {cooled[kind]:g}"
+                                               if kind in cooled else ""), kind == "standard")
                 for kind, (marker, title) in PRIORS.items()]
     handles += [_handle("x", GREY, "published")] if published else []
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=7.5)

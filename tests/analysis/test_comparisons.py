@@ -59,6 +59,8 @@ def test_a_run_is_judged_once_by_what_it_draws(judge, own, slices, split):
     count = max(20, *map(len, split.values()))
     prior = latent_priors.of(own, "gaussian", slices, split)
     assert found == judge.drawn(decode(own.model, prior.sample(count, 0)))
+    cooler = judge.drawn(decode(own.model, prior.sample(count, 0, 0.5)))
+    assert judge.run(own, "gaussian", 0.5) == cooler != found
     assert Judge(slices, split, 20, 0).run(unable(own), "gaussian") == found
     for again, kind in ((judge, "standard"), (Judge(slices, split, 1000, 0), "gaussian"), (
             Judge(slices, split | {"test": split["train"]}, 20, 0), "gaussian")):
@@ -78,6 +80,7 @@ def test_rows_are_one_a_prior_and_hold_results_and_what_is_drawn(judge, own):
     assert [row["prior"] for row in rows] == ["standard", "gaussian", "mixture"]
     for row in rows:
         assert row == {"model": "a model", "beta": 10.0, "seed": 0, "prior": row["prior"],
+                       "temperature": 1.0,
                        **own.results, **judge.run(own, row["prior"])}
     plain = replace(own, config=own.config | {"beta": 0.0})
     row, = judge.rows("plain", plain, ["gaussian"])

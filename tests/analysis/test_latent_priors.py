@@ -51,6 +51,8 @@ def test_mixture_takes_as_many_gaussians_as_the_validation_slices_like_best(two_
     found = latent_priors.fit("mixture", *two_clumps)
     assert len(found.weights) >= 2 and found.title == f"fitted mixture of {len(found.weights)}"
     assert np.abs(found.sample(500, 1)[:, 0]).min() > 1  # nothing between the clumps
+    cold = found.sample(500, 1, temperature=1e-9)  # the Gaussians' means alone
+    assert np.abs(cold[:, None] - found.means).max(axis=2).min(axis=1).max() < 1e-6
     gaussian = latent_priors.fit("gaussian", *two_clumps).sample(500, 1)
     assert (np.abs(gaussian[:, 0]) < 1).mean() > 0.1  # where one Gaussian has its middle
     bare = posterior(two_clumps[0].mu[:20])  # no noise, so 20 points: no more Gaussians than two

@@ -41,9 +41,9 @@ STEPS = pd.DataFrame({"gradient_BACKGROUND": [3.0] * 4, **{
     f"{kind}{name}": [1.0 if kind == "gradient_" else 0.5] * 4
     for name in STRUCTURE_NAMES for kind in ("", "area_", "gradient_")}})
 POINTS = pd.DataFrame(
-    [("A", "beta 1", "standard", 0.9, 0.2), ("A", "beta 1", "mixture", 0.9, 1),
-     ("B", "here", "standard", 0.8, 0.5)],
-    columns=["panel", "label", "prior", "dice", "valid"]).assign(dice_sd=0.01)
+    [("A", "beta 1", "standard", 1.0, 0.9, 0.2), ("A", "beta 1", "mixture", 0.8, 0.9, 1),
+     ("B", "here", "standard", 1.0, 0.8, 0.5)],
+    columns=["panel", "label", "prior", "temperature", "dice", "valid"]).assign(dice_sd=0.01)
 PUBLISHED = [{"title": "another model", "latents": 5000, "dice": (0.95, 0.96),
               "valid": (0.86, 0.97)}]
 LATENTS = pd.DataFrame([("A", "PCA", 8, 0.8), ("A", "PCA", 32, 0.9), ("B", "here", 32, 0.95)],
@@ -288,7 +288,8 @@ def test_priors_of_a_model_are_joined_and_end_where_samples_do():
     # % not valid; none of a thousand is 0.1 or less
     assert ours.lines[0].get_ydata() == pytest.approx([80, 0.1])
     assert ours.yaxis_inverted() and ours.get_yscale() == "log"
-    assert {"beta 1", "here", "published"} < set(texts(figure.legends[0].get_texts()))
+    assert {"beta 1", "here", "published", "fitted Gaussian", "fitted mixture, temperature 0.8"
+            } < set(texts(figure.legends[0].get_texts()))
     assert "another model" in texts(other.texts) and "another model" not in texts(ours.texts)
     alone = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98})
     assert "published" not in texts(alone.legends[0].get_texts())
