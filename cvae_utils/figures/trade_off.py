@@ -113,9 +113,9 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
     """Reconstruction against generation: test Dice and the share of samples that are not valid.
 
     points: one row a model and prior, with panel, label, prior, temperature, dice, dice_sd, valid;
-    each panel is a protocol, and a line joins the priors of one label, which has a colour of its own. real:
-    {panel: share of valid real slices}. published: rows with title, dice and valid (two numbers
-    each, the lowest and the highest), drawn in the last panel. The axis of validity is
+    each panel is a protocol, and a line joins the priors of one label, which has a colour of its
+    own. real: {panel: share of valid real slices}. published: rows with title, dice and valid (two
+    numbers each, the lowest and the highest), drawn in the last panel. The axis of validity is
     logarithmic in what is not valid, and ends where a thousand samples do. Raises ValueError for
     more labels than there are colours.
     """
