@@ -82,7 +82,8 @@ def distance_terms(scores: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -
 
 #: {title: what differs: settings of the profile, or the model, the loss, or the points of a field}.
 VARIANTS = {
-    "as it is": {}, "no augmentation": {"augment": 0.0}, "half the augmentation": {"augment": 1.0},
+    "as it is": {}, "no augmentation": {"augment": 0.0},
+    "a third of the augmentation": {"augment": 1.0},
     "the report's network": {"network": "conv"},
     "as many points in a field as pixels": {"points": 64},
     "no residual blocks": {"model": WithoutResidualBlocks},

@@ -94,8 +94,9 @@ def _sharp_table(found: dict) -> str:
             f"distance maps {latents.loc['PCA, distance maps', 8]:.3f}, smooth fields, refined, "
             f"{latents.loc['smooth fields, refined', 8]:.3f}. On every slice as it lies, counted "
             f"as in published work: Dice {fitted['test_dice']:.3f}, refined "
-            f"{fitted['refined_dice']:.3f}, {100 * fitted['valid']:.1f} % of the samples valid "
-            f"(published on these patients: {published}). {found['protocol_data']}.")
+            f"{fitted['refined_dice']:.3f}, {100 * fitted['valid']:.1f} % of the samples valid, "
+            f"and {100 * found['protocol_real']:.1f} % of the real slices (published on these "
+            f"patients: {published}). {found['protocol_data']}.")
 
 
 def _closer_tables(found: dict) -> dict[str, str]:
