@@ -1,4 +1,5 @@
-"""The README's picture of the explorer: JupyterLab in Chromium, written to figures/explorer.png.
+"""The README's pictures of the explorer: JupyterLab in Chromium, written to figures/explorer.png,
+and a heart that beats, by the explorer's own export, to figures/heart.gif.
 
     python benchmarks/screenshot.py
 """
@@ -12,26 +13,36 @@ from lab import opened_notebook
 
 from cvae_utils.files import REPOSITORY
 
+FIGURES = REPOSITORY / "figures"
 CELL = f"""
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 from cvae_utils.explorer.atlas import pretrained_folders
 from cvae_utils.explorer.widget import Explorer
 explorer = Explorer(pretrained_folders())
-explorer.group.value, explorer.phase.value = "HCM", "ED"
-explorer.sliders[0].value = 1.5
-explorer.sliders[1].value = -1.2
-explorer.widget
+explorer
 """
 
 
 def main() -> None:
-    with opened_notebook([CELL], height=1400) as page:
-        page.wait_for_timeout(1500)
-        box = page.locator(".cvae-explorer").bounding_box()
-        strip = page.locator("img.cvae-strip").bounding_box()
-        box["width"] = strip["x"] + strip["width"] + 6 - box["x"]  # the rest is empty
-        page.screenshot(path=REPOSITORY / "figures" / "explorer.png", clip=box)
+    with opened_notebook([CELL], height=1500) as page:
+        def find(name):
+            return page.locator(f".heart-explorer [data-id={name}]")
+
+        find("level").select_option(label="middle")
+        for phase in ("ES", "ED"):  # of the mean heart without a disease
+            find("phase").select_option(label=phase)
+            find("group").select_option(label="NOR")
+            if phase == "ES":
+                page.wait_for_timeout(500)
+                find("pin").click()
+        find("way").fill("0.6")
+        page.wait_for_timeout(2500)
+        page.locator(".heart-explorer").screenshot(path=FIGURES / "explorer.png")
+        find("files").evaluate("(element) => { element.open = true; }")
+        with page.expect_download() as waiting:
+            find("gif").click()
+        waiting.value.save_as(FIGURES / "heart.gif")
 
 
 if __name__ == "__main__":

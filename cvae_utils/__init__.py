@@ -11,7 +11,7 @@ Each line may use what stands above it, and no other room:
     data/          files to aligned slices: headers, names of files, ACDC, download, phantom, splits
     model/         network, losses, augmentation, training, runs; label maps to latents and back
     analysis/      results of a run, priors, baselines, what dimensions do, projections, samples
-    explorer/      what the sliders show: atlas, walk, panels, widget, page
+    explorer/      what the sliders show: atlas, front, patients, widget, page
     sweep          several runs, trained side by side
     study          what the first cell of a notebook makes
 

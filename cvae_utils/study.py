@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from cvae_utils import profiles, results_file, shape_metrics, sweep
 from cvae_utils.analysis import latent_priors
 from cvae_utils.data import acdc, download, every_slice, sources, splits
+from cvae_utils.data.alignment import crop_image
 from cvae_utils.data.slices import Slices, labels_seem_swapped, load_or_align
 from cvae_utils.explorer import atlas
 from cvae_utils.figures.style import save_figure, stamp_figure, use_style
@@ -55,6 +56,17 @@ class Study:
     def slices_of(self, size: int) -> Slices:
         """The aligned slices at so many pixels a side: made the first time, then loaded."""
         return load_or_align(self.source, size, self.data_folder / "processed")
+
+    def image_of(self, row, size: int) -> np.ndarray | None:
+        """The MR image behind an aligned slice, a row of the slice table, (size, size) float64;
+        None where the data set has no image of it."""
+        frame = next((frame for frame in self.source.frames if frame.image_path and (
+            frame.patient, frame.phase, frame.scan) == (row.patient, row.phase, row.scan)), None)
+        if frame is None:
+            return None
+        image, labels = acdc.read_image(frame), acdc.read_frame(frame)
+        return crop_image(image.data[..., row.slice_index].T, labels.data[..., row.slice_index].T,
+                          labels.spacing_mm, row.angle_deg, row.crop_mm, size)
 
     @functools.cached_property
     def split(self) -> dict[str, np.ndarray]:

@@ -153,7 +153,7 @@ def _beta_table(found: dict) -> str:
 
 def benchmark_tables(results: dict) -> dict[str, str]:
     """The same for benchmarks/results.json; training stands there once it has been measured."""
-    tables = {"latency": _latency_table(results["explorer_browser"], results["explorer_kernel"]),
+    tables = {"latency": _latency_table(results["explorer"]),
               "preprocess": _preprocess_table(results["preprocess"]),
               "sweep": _sweep_text(results["sweep"]),
               "network": _network_table(results["network_choices"])}
@@ -190,21 +190,20 @@ def _sweep_text(found: dict) -> str:
             f"measured {len(found['seconds']['side by side'])} times.")
 
 
-def _latency_table(browser: dict, kernel: dict) -> str:
-    film, drag = browser["film"], browser["drag"]
-    rows = [[title, f"{browser[name]['median']:.0f} ms", f"{browser[name]['p95']:.0f} ms"]
-            for title, name in (("the new heart", "heart_ms"), ("all five panels", "all_ms"),
-                                ("the plain way, one figure drawn anew", "plain_ms"))]
-    parts = ", ".join(f"{name} {cost:.1f}" for name, cost in kernel["parts_ms"].items())
+def _latency_table(found: dict) -> str:
+    film, drag = found["film"], found["drag"]
+    rows = [[title, f"{values['median']:.0f} ms", f"{values['p95']:.0f} ms"] for title, values in (
+        ("the new heart, in JupyterLab", found["lab"]["heart_ms"]),
+        ("all panels, in JupyterLab", found["lab"]["all_ms"]),
+        ("the new heart, in the page", found["page"]["heart_ms"]),
+        ("all panels, in the page", found["page"]["all_ms"]),
+        ("the plain way: a figure drawn anew into an Output widget", found["plain_ms"]))]
     return markdown_table(["from a key press to ...", "median", "95 % within"], rows) + (
-        f"\n\n{browser['moves']} moves of a slider in JupyterLab, Chromium "
-        f"{browser['browser'].split('.')[0]} ({browser['machine']}; run {browser['run']}). "
-        f"{film['empty']} of {film['frames']} filmed frames had an empty panel. "
-        f"Of a drag of {drag['events']:.0f} mouse events, {drag['pictures']:.0f} are drawn, "
-        f"the last one {drag['lag_ms']['median']:.0f} ms after the hand stops (at most "
-        f"{drag['lag_ms']['max']:.0f}). The kernel's share is {kernel['move_ms']['median']:.0f}"
-        f" ms a move (95 %: {kernel['move_ms']['p95']:.0f}): {parts}. `benchmarks/` has the "
-        "scripts.")
+        f"\n\n{found['moves']} moves of a slider, Chromium {found['browser'].split('.')[0]} "
+        f"({found['machine']}; run {found['run']}). {film['empty']} of {film['frames']} filmed "
+        f"frames had an empty panel. A drag of {drag['events']} mouse events is drawn in "
+        f"{drag['frames']} frames, of which the last shows where the hand stopped. "
+        "[explorer.py](../benchmarks/explorer.py) measures it.")
 
 
 def _preprocess_table(found: dict) -> str:

@@ -28,6 +28,8 @@ ENDING = ".safetensors"  # of the files that hold the fitted ones
 TITLES = {"standard": "N(0, I)", "gaussian": "fitted Gaussian", "mixture": "fitted mixture"}
 #: Numbers of Gaussians among which the validation slices choose.
 COMPONENTS = (1, 2, 4, 8, 16)
+#: Of the mixture, where hearts are drawn to be looked at; notebook 06 chooses it on validation.
+TEMPERATURE = 0.8
 #: Points that stand for the posterior of one slice.
 DRAWS = 5
 #: Of a model that was trained on deformed slices, as many copies of each training slice, deformed

@@ -242,6 +242,22 @@ def align_volume(labels, spacing_mm, size, method="area", unrotated=True) -> Ali
     return AlignedVolume(aligned, as_it_lies, kept, degrees, crop_mm, lying_mm, notices)
 
 
+def crop_image(image, label_map, spacing_mm, angle_deg, crop_mm, size) -> np.ndarray:
+    """The part of an MR slice that belongs to an aligned label map, (S, S) float64.
+
+    image, label_map: (H, W), one slice and its labels; spacing_mm: (x, y) pixel size; angle_deg and
+    crop_mm: of the aligned slice, see AlignedVolume. Linear between the pixels.
+    """
+    spacing_mm = np.asarray(spacing_mm, dtype=float)[:2]
+    centre = centroid_mm(label_map == Label.LV, spacing_mm)
+    ticks = ((np.arange(size) + 0.5) / size - 0.5) * crop_mm
+    x, y = np.meshgrid(ticks, ticks)
+    source = rotation(np.radians(angle_deg)) @ np.stack([x.ravel(), y.ravel()]) + centre[:, None]
+    taken = ndimage.map_coordinates(np.asarray(image, dtype=float),
+                                    source[::-1] / spacing_mm[::-1, None], order=1)
+    return taken.reshape(size, size)
+
+
 def _crop(maps, angles, spacing_mm, size, method) -> tuple[np.ndarray, float]:
     """Maps (K, H, W), centred on LV, turned by these angles, in one square crop: (K, S, S), and its
     side in mm."""

@@ -41,6 +41,8 @@ PRETRAINED = REPOSITORY / "data" / "pretrained"
 KEYS = ("patient", "phase", "scan", "slice_index")
 TABLE_COLUMNS = ("patient", "group", "phase", "scan", "slice_index", "level", "crop_mm")
 TEXTS = dict.fromkeys(("patient", "group", "phase", "scan"), str)
+#: How many hearts along a slider, and how many samples of a prior, are judged.
+VALID_STEPS, VALID_SAMPLES = 9, 500
 FOLDER, FILES = "atlas", ("posterior.safetensors", "slices.csv", "atlas.json")
 AGAIN = "make it again with study.atlas(run), as notebook 04 does."
 
@@ -92,7 +94,7 @@ class Atlas:
     most informative first. umap: parameters of the plane, and the error of projections.place in it.
     source: name of the data set; stamp: what all of this was made from, in a line. priors: by kind,
     "standard" always among them. axes: what the principal axes of the fitted ones do; the kinds
-    share them, because all take them from the same moments.
+    share them, because all take them from the same moments. validity: see `valid_shares`.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Atlas:
     stamp: str
     priors: dict[str, latent_priors.Prior] = field(default_factory=dict)
     axes: Effects | None = None
+    validity: dict = field(default_factory=dict)
 
     def __post_init__(self):
         standard = {"standard": latent_priors.standard(self.run.model.latent_dim)}
@@ -194,7 +197,8 @@ def build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str, se
         umap={"n_neighbors": fitted.n_neighbors, "min_dist": fitted.min_dist,
               "random_state": seed} | placement_error(fitted, posterior.mu),
         source=slices.source, stamp=stamp, priors=priors,
-        axes=measure(run, next(iter(priors.values())), described))
+        axes=measure(run, next(iter(priors.values())), described),
+        validity=valid_shares(run, posterior, priors, seed))
 
 
 def measure(run: Run, centre: latent_priors.Prior, training: pd.DataFrame) -> Effects:
@@ -207,6 +211,31 @@ def measure(run: Run, centre: latent_priors.Prior, training: pd.DataFrame) -> Ef
     mean_shape = encoding.decode(run.model, centre.mean[None])[0]
     names = dimensions.name_dimensions(dimensions.effects(traversals, training))["name"]
     return Effects(dimensions.influence(traversals, mean_shape), names.tolist())
+
+
+def valid_shares(run: Run, posterior: encoding.Posterior,
+                 priors: dict[str, latent_priors.Prior], seed: int) -> dict:
+    """Share of anatomically valid hearts: "along" the sliders, each alone from -3 to 3 through the
+    mean of the training slices, for the latent "dimensions" and the "axes" of the fitted priors;
+    and of "samples" of each prior by kind, at the "temperature" that the explorer draws with."""
+    def valid(z: np.ndarray) -> float:
+        return float(shape_metrics.is_valid(encoding.decode(run.model, z)).mean())
+
+    standard = latent_priors.standard(run.model.latent_dim)
+    ways = {"dimensions": standard} | ({"axes": list(priors.values())[-1]} if priors else {})
+    along = {}
+    for name, prior in ways.items():
+        middle = prior.to_axes(posterior.mu.mean(axis=0))
+        u = np.repeat(middle[None], VALID_STEPS * len(middle), axis=0)
+        place = np.arange(len(middle)).repeat(VALID_STEPS)
+        u[np.arange(len(u)), place] = np.tile(
+            np.linspace(-dimensions.LIMIT, dimensions.LIMIT, VALID_STEPS), len(middle))
+        along[name] = valid(prior.from_axes(u))
+    kinds = {"standard": standard} | priors
+    heat = {kind: latent_priors.TEMPERATURE if kind == "mixture" else 1.0 for kind in kinds}
+    return {"along": along, "temperature": heat,
+            "samples": {kind: valid(prior.sample(VALID_SAMPLES, seed, heat[kind]))
+                        for kind, prior in kinds.items()}}
 
 
 def placement_error(fitted, mu: np.ndarray, count: int = 300, seed: int = 1) -> dict:
@@ -262,6 +291,7 @@ def _write(made: Atlas, folder: Path) -> None:
     write_json(folder / "atlas.json", {
         **effects, "active": made.active, "axes": axes,
         "priors": {kind: _mark(prior) for kind, prior in made.priors.items()},
+        "validity": made.validity,
         "umap": made.umap, "source": made.source, "stamp": made.stamp})
 
 
@@ -306,7 +336,8 @@ def _read(place: Path, run: Run) -> Atlas:
                          f"{len(posterior.mu)} slices in one file and {len(table)} in the other. "
                          f"Delete this folder and {AGAIN}")
     return Atlas(place.parent.name, run, posterior, table, effects, known["active"], known["umap"],
-                 known["source"], known["stamp"], axes=axes)
+                 known["source"], known["stamp"], axes=axes,
+                 validity=known["validity"])
 
 
 def _read_priors(place: Path, latent_dim: int) -> dict[str, latent_priors.Prior]:

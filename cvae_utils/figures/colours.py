@@ -1,6 +1,9 @@
 """The colours of structures and groups: one palette for every figure and the explorer."""
 
+import io
+
 import numpy as np
+from PIL import Image
 
 from cvae_utils.labels import GROUPS, UNKNOWN, Label
 
@@ -29,6 +32,13 @@ def palette_rgb() -> np.ndarray:
     return np.array(
         [[int(COLOURS[label][i : i + 2], 16) for i in (1, 3, 5)] for label in Label], dtype=np.uint8
     )
+
+
+def as_png(label_map: np.ndarray) -> bytes:
+    """A label map (S, S) in its colours, as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(colourise(label_map)).save(buffer, format="png")
+    return buffer.getvalue()
 
 
 def colourise(label_map: np.ndarray) -> np.ndarray:

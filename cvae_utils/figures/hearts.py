@@ -10,7 +10,7 @@ from skimage.measure import find_contours
 
 from cvae_utils.figures.colours import COLOURS, LONG_NAMES, colourise
 from cvae_utils.figures.style import GREY, WIDTH, new_figure
-from cvae_utils.labels import STRUCTURES
+from cvae_utils.labels import STRUCTURES, Label
 
 #: Pixels between the label maps of a picture of several.
 GAP = 2
@@ -73,6 +73,47 @@ def _show_map(ax: Axes, label_map: np.ndarray) -> None:
     ax.imshow(colourise(label_map), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(color=GREY, linewidth=0.5)
+
+
+def draw_smooth(ax: Axes, scores: np.ndarray, crop_mm: float = 0.0) -> None:
+    """A heart with smooth outlines: where two classes have the same score.
+
+    scores: (4, H, H), of the classes, on a grid of some four points a pixel; crop_mm: side of the
+    picture, for a bar of 20 mm, or 0 for none.
+    """
+    side = scores.shape[-1]
+    at = (np.arange(side) + 0.5) / side
+    for own in (Label.RV,), (Label.MYO, Label.LV), (Label.LV,):  # LV lies on top of both
+        inside = np.isin(range(len(scores)), own)
+        margin = scores[inside].max(axis=0) - scores[~inside].max(axis=0)
+        if margin.max() > 0:
+            ax.contourf(at, at, margin, levels=[0, margin.max()], colors=[COLOURS[own[0]]],
+                        antialiased=True)
+    ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set(color=GREY, linewidth=0.5)
+    if crop_mm:
+        ax.plot([0.04, 0.04 + 20 / crop_mm], [0.95, 0.95], color="black", linewidth=2)
+        ax.text(0.04, 0.93, "20 mm", fontsize=7, va="bottom")
+
+
+def heart_and_strip(scores: np.ndarray, strip: np.ndarray, values: Sequence[float], name: str,
+                    crop_mm: float, broken: Sequence[str] = ()) -> Figure:
+    """One heart, and what one coordinate does to it.
+
+    scores: (4, H, H); strip: (K, 4, H, H), at these values of the coordinate called `name`; broken:
+    the rules of anatomy that the heart breaks.
+    """
+    figure = new_figure(4.6)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 1))
+    ax = top.subplots()
+    draw_smooth(ax, scores, crop_mm)
+    ax.set_title("not valid: " + "; ".join(broken) if broken else "valid anatomy")
+    for tile_ax, one, value in zip(bottom.subplots(1, len(strip)), strip, values):
+        draw_smooth(tile_ax, one)
+        tile_ax.set_xlabel(f"{value:g}")
+    bottom.suptitle(name, fontsize=9)
+    class_legend(figure)
+    return figure
 
 
 def patient_slices(images: np.ndarray, title: str) -> Figure:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cvae_utils.model.network import VAE, one_hot
+from cvae_utils.model.network import VAE, FieldVAE, bicubic, one_hot
 
 #: A latent dimension is active when its mean KL over the training slices exceeds this (nats).
 ACTIVE_KL = 0.1
@@ -58,6 +58,15 @@ def decode(model: VAE, z: np.ndarray) -> np.ndarray:
         batch = torch.as_tensor(z[start:start + step], dtype=torch.float32, device=device)
         parts.append(model.decode(batch).max(dim=1).indices.to(torch.uint8).cpu().numpy())
     return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def decode_scores(model: VAE, z: np.ndarray, size: int) -> np.ndarray:
+    """Latent points (N, Z) -> class scores (N, 4, size, size) float32, for smooth outlines."""
+    z = torch.as_tensor(z, dtype=torch.float32, device=next(model.parameters()).device)
+    scores = (model.decode(z, size) if isinstance(model, FieldVAE) else
+              bicubic(model.decode(z), size))
+    return scores.float().cpu().numpy()
 
 
 def reconstruct(model: VAE, maps: np.ndarray) -> np.ndarray:

@@ -41,7 +41,9 @@ def small_atlas(table, size=32, latent_dim=6, channels=4, beta=10.0, **changed):
         run=Run(lively_model(size, latent_dim, channels), {"beta": beta}, None, None, {}),
         effects=effects(order, [f"effect {d}" for d in range(latent_dim)]),
         active=[d for d in (5, 0, 3) if d < latent_dim],
-        umap={"error_median": 0.1, "error_p90": 0.5}, source="phantom", stamp="Data: small hearts")
+        umap={"error_median": 0.1, "error_p90": 0.5}, source="phantom", stamp="Data: small hearts",
+        validity={"along": {"dimensions": 0.75}, "samples": {"standard": 0.25},
+                  "temperature": {"standard": 1.0}})
     return replace(made, **changed)
 
 
@@ -65,8 +67,11 @@ def with_priors(atlas, kinds=("gaussian", "mixture"), **changed):
                               signal),
             "mixture": Prior("mixture", np.full(2, 0.5), CENTRE + [step, -step],
                              np.stack([1e-8 * np.eye(6)] * 2), TURN, signal)}
+    shares = {"standard": 0.25} | dict.fromkeys(kinds, 0.95)
+    validity = {"along": {"dimensions": 0.75, "axes": 0.5}, "samples": shares,
+                "temperature": dict.fromkeys(shares, 1.0)}
     return replace(atlas, priors={kind: made[kind] for kind in kinds}, axes=effects(
-        [2, 0, 1, 3, 4, 5], [f"deed {k}" for k in range(6)]), **changed)
+        [2, 0, 1, 3, 4, 5], [f"deed {k}" for k in range(6)]), validity=validity, **changed)
 
 
 def halved(slices):

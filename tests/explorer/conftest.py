@@ -1,4 +1,4 @@
-"""What the tests of walk, panels and widget begin with."""
+"""What the tests of atlas, patients and widget begin with."""
 
 import pytest
 from atlases import small_atlas

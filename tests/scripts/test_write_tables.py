@@ -164,8 +164,8 @@ TRAINING = {
                     "convolution": {"bfloat16": 250.0, "float32": 120.0}},
     "sizes": [{"size": 128, "channels": 48, "batch": 16, "rounds": 7, "gflop_an_image": 7.149,
                "data": "A", "ways": {"here": HERE, "plain": PLAIN}}]}
-OTHER = {name: RECORDED[name] for name in ("explorer_browser", "explorer_kernel", "preprocess",
-                                           "sweep", "network_choices")}
+OTHER = {name: RECORDED[name] for name in ("explorer", "preprocess", "sweep",
+                                           "network_choices")}
 
 
 def test_training_table_has_a_row_for_each_way_and_says_what_was_measured():
