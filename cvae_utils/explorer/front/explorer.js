@@ -16,7 +16,7 @@ const TEMPLATE = `
   <fieldset><legend>start from</legend>
     <button data-id="mean">mean of real hearts</button>
     <button data-id="random">random heart</button>
-    <label>drawn from <select data-id="prior"></select></label>
+    <span data-id="priors" class="choice" role="radiogroup" aria-label="drawn from"></span>
   </fieldset>
   <fieldset><legend>mean of a group</legend>
     <select data-id="group" aria-label="group"></select>
@@ -33,7 +33,8 @@ const TEMPLATE = `
 <p class="note" data-id="note" role="note" hidden></p>
 <div class="grid">
   <section class="sliders" aria-label="sliders">
-    <div class="choice" data-id="systems" role="radiogroup" aria-label="what the sliders move"></div>
+    <div data-id="systems" class="choice" role="radiogroup"
+         aria-label="what the sliders move"></div>
     <p data-id="systemNote"></p>
     <div data-id="list" class="list"></div>
   </section>
@@ -80,8 +81,8 @@ const TEMPLATE = `
 
 let explorers = 0;
 
-/** Build the explorer into an element. kernel: null, or {ask(what, details) -> Promise, tell(run, z),
- *  patients: whether it has any}. problem: what to say at the beginning. */
+/** Build the explorer into an element. kernel: null, or {ask(what, details) -> Promise,
+ *  tell(run, z), patients: whether it has any}. problem: what to say at the beginning. */
 function explore(root, data, kernel = null, problem = "") {
   root.classList.add("heart-explorer");
   root.innerHTML = TEMPLATE;
@@ -102,8 +103,8 @@ function explore(root, data, kernel = null, problem = "") {
     run.plane = floats(run.plane);
     run.count = run.plane.length / 2;
     const size = run.latent_dim;
-    run.systems = {dimensions: {...run.dimensions, label: (i) => `z${i}`, noun: "dimension",
-                                to: (z) => Float64Array.from(z), from: (u) => Float64Array.from(u)}};
+    const copy = (values) => Float64Array.from(values);
+    run.systems = {dimensions: {...run.dimensions, label: (i) => `z${i}`, to: copy, from: copy}};
     if (run.axes) {
       const mean = floats(run.axes.mean), forth = floats(run.axes.to), back = floats(run.axes.from);
       const product = (matrix, v) => Float64Array.from({length: size}, (_, r) => {
@@ -111,7 +112,7 @@ function explore(root, data, kernel = null, problem = "") {
         for (let c = 0; c < size; c++) sum += matrix[r * size + c] * v[c];
         return sum;
       });
-      run.systems.axes = {...run.axes, label: (i) => `axis ${i + 1}`, noun: "axis",
+      run.systems.axes = {...run.axes, label: (i) => `axis ${i + 1}`,
         to: (z) => product(forth, Array.from(z, (value, i) => value - mean[i])),
         from: (u) => product(back, u).map((value, i) => value + mean[i])};
     }
@@ -144,7 +145,7 @@ function explore(root, data, kernel = null, problem = "") {
   // -------------------------------------------------------------- state
 
   const state = {run: 0, system: "dimensions", coordinate: 0, z: null, u: null, crop: 1,
-                 start: null, a: null, b: null, share: 1, way: false, playing: false,
+                 start: null, a: null, b: null, share: 1, way: false, playing: false, prior: 0,
                  pixels: false, image: false, pictures: null};
   const motion = {rising: true, before: null};
   const strip = {key: "", tiles: []};
@@ -241,7 +242,7 @@ function explore(root, data, kernel = null, problem = "") {
   function randomHeart() {
     const size = run().latent_dim, noise = new Float64Array(size);
     for (let i = 0; i < size; i += 2) noise.set(normalPair().slice(0, size - i), i);
-    const prior = run().priors[Number(find("prior").value)];
+    const prior = run().priors[state.prior];
     let z = noise;
     if (prior.roots) {
       let k = 0;
@@ -361,7 +362,8 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function listSystems() {
-    const names = {dimensions: `${run().latent_dim} latent dimensions`, axes: "axes of real hearts"};
+    const names = {dimensions: `${run().latent_dim} latent dimensions`,
+                   axes: "axes of real hearts"};
     choice(find("systems"), "system", Object.keys(run().systems).map((name) => [name, names[name]]),
            state.system, (name) => {
              stop();
@@ -400,17 +402,22 @@ function explore(root, data, kernel = null, problem = "") {
     const output = make("output"), input = make("input", {
       type: "range", id, min: -data.limit, max: data.limit, step: 0.1, autocomplete: "off"});
     input.setAttribute("aria-label", `${system().label(i)}, ${words}`);
-    const label = make("label", {htmlFor: id}, make("b", {textContent: `${system().label(i)} `}), words);
+    const bold = make("b", {textContent: `${system().label(i)} `});
+    const label = make("label", {htmlFor: id}, bold, words);
     const [low, high] = range(i).map((value) => 50 + 50 * clip(value) / data.limit);
     input.style.setProperty("--low", `${low}%`);
     input.style.setProperty("--high", `${high}%`);
-    const element = make("div", {className: active ? "slider" : "slider inactive"}, label, output, input);
+    const element = make("div", {className: active ? "slider" : "slider inactive"},
+                         label, output, input);
     input.addEventListener("input", () => {
       stop();
       state.way = false;
       set(i, Number(input.value));
+      hurry();
     });
-    element.addEventListener("click", () => { if (state.coordinate !== i || state.way) select(i); });
+    element.addEventListener("click", () => {
+      if (state.coordinate !== i || state.way) select(i);
+    });
     return {element, input, output};
   }
 
@@ -428,9 +435,14 @@ function explore(root, data, kernel = null, problem = "") {
     if (data.phases.length) find("phase").value = 0;
   }
 
+  /** What random hearts are drawn from: at first the prior that keeps closest to real ones. */
   function listPriors() {
-    menu("prior", run().priors.map(({title}, k) => [k, title]));
-    find("prior").value = run().priors.length - 1;
+    state.prior = run().priors.length - 1;
+    choice(find("priors"), "prior", run().priors.map(({title}, k) => [k, `from ${title}`]),
+           state.prior, (k) => {
+             state.prior = k;
+             randomHeart();
+           });
   }
 
   function say(words) {
@@ -440,12 +452,14 @@ function explore(root, data, kernel = null, problem = "") {
 
   /** Why N(0, I) gives blobs here, where it does. */
   function explainPrior() {
-    const {priors} = run(), chosen = priors[Number(find("prior").value)], best = priors.at(-1);
+    const {priors, latent_dim: size} = run(), chosen = priors[state.prior], best = priors.at(-1);
+    if (chosen.kind !== "standard" || chosen.valid >= 0.9 || chosen === best) return say("");
     const percent = ({valid}) => `${number(100 * valid, 0)} %`;
-    say(chosen.valid >= 0.9 || chosen === best ? "" :
-      `Of ${chosen.title}, ${percent(chosen)} of the samples are valid: real hearts fill only a part `
-      + `of it, and the rest was never trained. The ${best.title} keeps to where they lie: `
-      + `${percent(best)}.`);
+    const middle = look(new Float64Array(size), 1)?.broken ?? [];
+    say(`Only ${percent(chosen)} of the samples of N(0, I) are valid here`
+        + (middle.length ? `, and its middle, z = 0, is not (${middle.join("; ")})` : "")
+        + ": real hearts fill a small part of it, the blue on the sliders, and the network has "
+        + `seen nothing of the rest. The ${best.title} keeps to that part: ${percent(best)}.`);
   }
 
   /** Another run: the same patient or group, or its own mean heart. */
@@ -478,8 +492,8 @@ function explore(root, data, kernel = null, problem = "") {
     known.patients = answer.patients;
     find("load").hidden = true;
     find("patient").hidden = find("slice").hidden = false;
-    menu("patient", [["", "choose \u2026"],
-                     ...answer.patients.map(({name, group}, k) => [k, group ? `${name} (${group})` : name])]);
+    menu("patient", [["", "choose \u2026"], ...answer.patients.map(
+      ({name, group}, k) => [k, group ? `${name} (${group})` : name])]);
     menu("slice", [["", ""]]);
   }
 
@@ -633,7 +647,8 @@ function explore(root, data, kernel = null, problem = "") {
     ctx.strokeRect(x, y, side, side);
     const bar = side * 20 / frameMm(), left = x + 0.9 * font, below = y + side - 0.9 * font;
     ctx.fillStyle = "rgb(255 255 255 / 0.8)";
-    ctx.fillRect(left - 0.4 * font, below - 1.7 * font, Math.max(bar, 3.4 * font) + 0.8 * font, 2.2 * font);
+    ctx.fillRect(left - 0.4 * font, below - 1.7 * font, Math.max(bar, 3.4 * font) + 0.8 * font,
+                 2.2 * font);
     line(ctx, [[left, below], [left + bar, below]], INK, 2.5);
     text(ctx, "20 mm", left, below - 0.9 * font, {align: "left", colour: INK});
     const words = shown.heart.broken.join("; ");
@@ -694,7 +709,8 @@ function explore(root, data, kernel = null, problem = "") {
 
   /** The strip holds as long as only its own coordinate moves. */
   function renewStrip() {
-    const others = Array.from(state.u, (value, i) => i === state.coordinate ? "" : value.toFixed(6));
+    const others = Array.from(state.u, (value, i) =>
+      i === state.coordinate ? "" : value.toFixed(6));
     const key = [state.run, state.system, ...(state.way
       ? ["way", state.a.z.join(), state.b.z.join()] : [state.coordinate, ...others])].join();
     if (key !== strip.key) {
@@ -706,7 +722,7 @@ function explore(root, data, kernel = null, problem = "") {
     fillStrip();
   }
 
-  /** Decode the strip one tile at a time, between frames: the heart never waits for more than one. */
+  /** Decode the strip a tile at a time, between frames: the heart never waits for more than one. */
   function fillStrip() {
     if (strip.waiting || !strip.tiles.includes(null)) return;
     strip.waiting = true;
@@ -740,7 +756,8 @@ function explore(root, data, kernel = null, problem = "") {
         line(ctx, [[x + 4, 5], [x + 0.7 * font, 1 + 0.7 * font]], CHOSEN, 2);
         line(ctx, [[x + 0.7 * font, 5], [x + 4, 1 + 0.7 * font]], CHOSEN, 2);
       }
-      const words = state.way ? (k === 0 ? "A" : k === STEPS - 1 ? "B" : "") : number(positions[k], 2);
+      const ends = {0: "A", [STEPS - 1]: "B"};
+      const words = state.way ? ends[k] ?? "" : number(positions[k], 2);
       text(ctx, words, middle(k / (STEPS - 1)), 1 + tile + 1.6 * font);
     });
     const x = middle(now), y = tile + 3;
@@ -760,7 +777,8 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function drawSpread() {
-    const {ctx, w, h, font} = surface("spread"), values = training(run(), state.system)[state.coordinate];
+    const {ctx, w, h, font} = surface("spread");
+    const values = training(run(), state.system)[state.coordinate];
     const reach = 1.15 * data.limit, bins = 46, width = 2 * reach / bins;
     const heights = new Array(bins).fill(0);
     for (const value of values) {
@@ -776,11 +794,14 @@ function explore(root, data, kernel = null, problem = "") {
     const curve = Array.from({length: 101}, (_, k) => reach * (k / 50 - 1));
     line(ctx, curve.map((v) => [x(v), y(Math.exp(-v * v / 2) / Math.sqrt(2 * Math.PI))]), INK, 1.2);
     line(ctx, [[0, bottom], [w, bottom]], GREY, 1);
-    for (let v = -data.limit; v <= data.limit; v++) text(ctx, number(v, 0), x(v), bottom + 0.8 * font);
+    for (let v = -data.limit; v <= data.limit; v++) {
+      text(ctx, number(v, 0), x(v), bottom + 0.8 * font);
+    }
     const value = state.u[state.coordinate], at = Math.max(2, Math.min(w - 2, x(value)));
     line(ctx, [[at, top], [at, bottom]], CHOSEN, 2);
     const room = ctx.measureText("\u22120.00").width / 2 + 2;
-    text(ctx, number(value, 2), Math.max(room, Math.min(w - room, at)), 0.7 * font, {colour: CHOSEN});
+    text(ctx, number(value, 2), Math.max(room, Math.min(w - room, at)), 0.7 * font,
+         {colour: CHOSEN});
     find("spreadTitle").textContent = nameOf(state.coordinate);
     find("spreadNote").textContent = "(blue; line: N(0, 1))";
   }
@@ -790,9 +811,10 @@ function explore(root, data, kernel = null, problem = "") {
     const ranked = [...order].sort((a, b) => scores[a] - scores[b]);
     const step = w / ranked.length, bottom = h - 2.6 * font;
     ranked.forEach((i, rank) => {
-      const height = (1 - (scores[i] ?? 1)) * (bottom - 2), chosen = i === state.coordinate;
+      const height = Math.max(1, (1 - (scores[i] ?? 1)) * (bottom - 2));
+      const chosen = i === state.coordinate;
       ctx.fillStyle = chosen ? CHOSEN : active.includes(i) ? ACTIVE : INACTIVE;
-      ctx.fillRect((rank + 0.1) * step, bottom - Math.max(height, 1), 0.8 * step, Math.max(height, 1));
+      ctx.fillRect((rank + 0.1) * step, bottom - height, 0.8 * step, height);
       const every = Math.ceil(1.1 * font / step);
       const near = Math.abs(rank - ranked.indexOf(state.coordinate)) < every;
       if (chosen || (rank % every === 0 && !near)) {
@@ -848,7 +870,7 @@ function explore(root, data, kernel = null, problem = "") {
     return mark;
   }
 
-  /** Sliders stand at the value; one beyond the limits is at its end, and its true value is told. */
+  /** Sliders stand at the value; one beyond the limits is at its end, and tells its true value. */
   function follow() {
     for (const [i, {element, input, output}] of rows) {
       const words = number(state.u[i], 2), chosen = i === state.coordinate && !state.way;
@@ -881,23 +903,28 @@ function explore(root, data, kernel = null, problem = "") {
 
   /** The five hearts of a strip to take home, with what is written under each. */
   function fiveHearts() {
-    return [-2, -1, 0, 1, 2].map((value, k) => ({
-      heart: look(onStrip(state.way ? k / 4 : (value / data.limit + 1) / 2)), crop: cropOnStrip(k / 4),
-      words: state.way ? ["A", "", "", "", "B"][k] : `${number(value, 0)} SD`}));
+    return [-2, -1, 0, 1, 2].map((value, k) => {
+      const share = state.way ? k / 4 : (value / data.limit + 1) / 2;
+      return {heart: look(onStrip(share)), crop: cropOnStrip(share),
+              words: state.way ? ["A", "", "", "", "B"][k] : `${number(value, 0)} SD`};
+    });
   }
 
   function stripSvg(side = 200, gap = 8, font = 16) {
-    const hearts = fiveHearts(), width = hearts.length * (side + gap) - gap, height = side + 2 * font;
+    const hearts = fiveHearts(), step = side + gap;
     const scaled = (loops, zoom) => loops.map((loop) => loop.map((v) => 0.5 + (v - 0.5) * zoom));
-    const tiles = hearts.map(({heart, crop, words}, k) => `<g transform="translate(${k * (side + gap)} 0)">`
+    const drawn = ({loops}, name, crop) => `<path fill="${colours[name]}" `
+      + `stroke="${colours[name]}" stroke-width="0.5" fill-rule="evenodd" `
+      + `d="${pathOf(scaled(loops[name], crop / frameMm()), side, 2)}"/>`;
+    const tiles = hearts.map(({heart, crop, words}, k) => `<g transform="translate(${k * step} 0)">`
       + `<rect width="${side}" height="${side}" fill="${colours.BACKGROUND}"/>`
-      + LAYERS.map(([name]) => `<path fill="${colours[name]}" stroke="${colours[name]}" `
-        + `stroke-width="0.5" fill-rule="evenodd" d="${pathOf(scaled(heart.loops[name], crop / frameMm()), side, 2)}"/>`).join("")
+      + LAYERS.map(([name]) => drawn(heart, name, crop)).join("")
       + `<text x="${side / 2}" y="${side + 1.4 * font}" text-anchor="middle">${words}`
       + `${heart.broken.length ? " \u2715" : ""}</text></g>`);
-    return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" `
-      + `font-family="sans-serif" font-size="${font}"><title>${escaped(find("stripTitle").textContent)}`
-      + `</title>${tiles.join("")}</svg>`;
+    const title = escaped(find("stripTitle").textContent);
+    return `<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="${font}" `
+      + `viewBox="0 0 ${hearts.length * step - gap} ${side + 2 * font}"><title>${title}</title>`
+      + `${tiles.join("")}</svg>`;
   }
 
   const escaped = (words) => words.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
@@ -935,7 +962,8 @@ function explore(root, data, kernel = null, problem = "") {
       const {ctx} = canvasOf(side, side);
       const frames = Array.from({length: count}, (_, k) => {
         const share = (1 - Math.cos(2 * Math.PI * k / count)) / 2;
-        paint(ctx, look(onStrip(share)), 0, 0, side, {crop: cropOnStrip(share), pixels: state.pixels});
+        paint(ctx, look(onStrip(share)), 0, 0, side,
+              {crop: cropOnStrip(share), pixels: state.pixels});
         return ctx.getImageData(0, 0, side, side);
       });
       save(state.way ? "beat.gif" : "sweep.gif", gif(frames, ms), "image/gif");
@@ -955,6 +983,13 @@ function explore(root, data, kernel = null, problem = "") {
 
   function invalidate() {
     if (!frame) frame = requestAnimationFrame(render);
+  }
+
+  /** Draw at once what a hand has moved, unless this frame has already been drawn in. */
+  function hurry() {
+    if (performance.now() - shown.drawn.all < 16) return;
+    cancelAnimationFrame(frame);
+    render(performance.now());
   }
 
   function render(time) {
@@ -1008,7 +1043,6 @@ function explore(root, data, kernel = null, problem = "") {
     }};
   for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", () => act());
   for (const id of ["group", "level", "phase"]) find(id).addEventListener("change", groupHeart);
-  find("prior").addEventListener("change", () => explainPrior());
   find("patient").addEventListener("change", listSlices);
   find("slice").addEventListener("change", sliceHeart);
   for (const id of ["pixels", "image"]) {
@@ -1027,7 +1061,8 @@ function explore(root, data, kernel = null, problem = "") {
   }
   root.querySelectorAll("button, select, input, summary").forEach(ownKeys);
   find("patients").hidden = !kernel?.patients;
-  for (const canvas of root.querySelectorAll("canvas")) new ResizeObserver(invalidate).observe(canvas);
+  const sizes = new ResizeObserver(invalidate);
+  root.querySelectorAll("canvas").forEach((canvas) => sizes.observe(canvas));
   listMeans();
   listRuns();
   open(0);

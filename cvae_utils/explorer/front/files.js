@@ -3,8 +3,9 @@
 /** A label map (rows y, columns x) as a NIfTI-1 file, axes L and P as in ACDC; pixels of mm. */
 function nifti(labels, side, mm, description) {
   const buffer = new ArrayBuffer(352 + labels.length), view = new DataView(buffer);
+  const bytes = {Uint8: 1, Int16: 2, Float32: 4};
   const set = (kind, start, ...values) => values.forEach((value, i) =>
-    view[`set${kind}`](start + i * (kind === "Float32" ? 4 : kind === "Int16" ? 2 : 1), value, true));
+    view[`set${kind}`](start + i * bytes[kind], value, true));
   const text = (start, words) => set("Uint8", start, ...[...words].map((c) => c.charCodeAt(0)));
   view.setInt32(0, 348, true);
   set("Int16", 40, 3, side, side, 1, 1, 1, 1, 1);    // dim
@@ -55,7 +56,7 @@ function gif(frames, ms) {
   return new Uint8Array(out);
 }
 
-/** The 256 most frequent colours, of 5, 6 and 5 bits, and which of them each pixel is nearest to. */
+/** The 256 most frequent colours, of 5, 6 and 5 bits, and which of them each pixel is like. */
 function commonColours(frames) {
   const key = (d, i) => d[i] >> 3 << 11 | d[i + 1] >> 2 << 5 | d[i + 2] >> 3, counts = new Map();
   for (const {data} of frames) {
