@@ -69,7 +69,7 @@ const TEMPLATE = `
     <canvas data-id="plane" role="img" aria-label="this heart among the training slices"></canvas>
   </section>
   <section class="spread" aria-label="training slices along the selected slider">
-    <p><b data-id="spreadTitle"></b> real hearts along it <span data-id="spreadNote"></span></p>
+    <p><b data-id="spreadTitle"></b> line: N(0, 1)</p>
     <canvas data-id="spread" role="img" aria-label="histogram of the training slices"></canvas>
   </section>
   <section class="influence" aria-label="influence of each slider">
@@ -90,8 +90,9 @@ function explore(root, data, kernel = null, problem = "") {
   const find = (id) => root.querySelector(`[data-id="${id}"]`);
   const number = (x, digits) =>
     x.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "\u2212");
-  const clip = (x) => Math.max(-data.limit, Math.min(data.limit, x));
-  const positions = Array.from({length: STEPS}, (_, k) => data.limit * (2 * k / (STEPS - 1) - 1));
+  /** Where a slider ends: at 3, or further out if real hearts do. */
+  const reach = (i) => Math.max(data.limit, ...range(i).map((value) => Math.ceil(Math.abs(value))));
+  const clip = (x, i) => Math.max(-reach(i), Math.min(reach(i), x));
   const colours = Object.fromEntries(data.classes.map(({name, colour}) => [name, colour]));
 
   // -------------------------------------------------------------- runs and their coordinates
@@ -136,10 +137,11 @@ function explore(root, data, kernel = null, problem = "") {
     return system.values;
   }
 
-  /** From where to where 98 % of the training slices lie along a coordinate. */
-  function range(i) {
+  /** From where to where the training slices lie along a coordinate: all of them, or without a
+   *  share of them at either end. */
+  function range(i, without = 0) {
     const values = training(run(), state.system)[i], last = values.length - 1;
-    return [values[Math.round(0.01 * last)], values[Math.round(0.99 * last)]];
+    return [values[Math.round(without * last)], values[Math.round((1 - without) * last)]];
   }
 
   // -------------------------------------------------------------- state
@@ -194,7 +196,8 @@ function explore(root, data, kernel = null, problem = "") {
   /** Jump to z, which is then what "back to start" means. */
   function begin(name, z, {crop = run().crop_mm, again = meanHeart, pictures = null} = {}) {
     stop();
-    Object.assign(state, {start: {name, z: Float64Array.from(z), crop, again}, pictures, share: 1});
+    Object.assign(state, {start: {name, z: Float64Array.from(z), crop, again, share: 1}, pictures,
+                          share: 1, way: Boolean(state.a)});   // beside A, it is B
     stand(z, crop);
     if (again !== groupHeart) find("group").value = "";
     if (again !== sliceHeart && find("slice").value) find("slice").value = "";
@@ -265,7 +268,7 @@ function explore(root, data, kernel = null, problem = "") {
 
   function pin() {
     if (state.a) {
-      Object.assign(state, {a: null, way: false});
+      Object.assign(state, {a: null, way: false, share: 1});
     } else {
       state.a = {...shown.heart, name: state.start.name, crop: state.crop};
     }
@@ -276,15 +279,10 @@ function explore(root, data, kernel = null, problem = "") {
   /** Go to a share of the straight way from A (0) to B (1). */
   function along(share) {
     const {a, b} = state;
+    if (!a) return;
     state.share = share;
     stand(a.z.map((value, i) => (1 - share) * value + share * b.z[i]),
           (1 - share) * a.crop + share * b.crop);
-  }
-
-  /** A move by hand makes another B. */
-  function moved() {
-    state.b = {name: "B", z: state.z, crop: state.crop};
-    state.share = 1;
   }
 
   // -------------------------------------------------------------- play
@@ -303,8 +301,9 @@ function explore(root, data, kernel = null, problem = "") {
     // A page in the background gets no frames; it goes on where it was, without a leap.
     const passed = Math.min(time - (motion.before ?? time), 100) / 1000;
     motion.before = time;
-    const [low, high, speed] = state.way ? [0, 1, 1 / BEAT] : [-data.limit, data.limit, SPEED];
-    let value = state.way ? state.share : clip(state.u[state.coordinate]);
+    const end = reach(state.coordinate);
+    const [low, high, speed] = state.way ? [0, 1, 1 / BEAT] : [-end, end, SPEED];
+    let value = state.way ? state.share : clip(state.u[state.coordinate], state.coordinate);
     value += (motion.rising ? 1 : -1) * speed * passed;
     if (value > high || value < low) {
       motion.rising = value < low;
@@ -320,7 +319,6 @@ function explore(root, data, kernel = null, problem = "") {
     state.z = system().from(u);
     state.u = u;       // as it is: a move leaves the other coordinates alone
     state.coordinate = i;
-    moved();
     invalidate();
   }
 
@@ -392,19 +390,19 @@ function explore(root, data, kernel = null, problem = "") {
     }
     const {valid_along: valid} = run(), share = (name) => `${number(100 * valid[name], 0)} %`;
     find("systemNote").textContent = (valid.axes === undefined ? "" :
-      `Of all hearts along the sliders, ${share("dimensions")} are valid along the dimensions and `
-      + `${share("axes")} along the axes. `)
+      `If one slider moves, from the mean of real hearts, ${share("dimensions")} of the hearts are `
+      + `valid along the dimensions and ${share("axes")} along the axes. `)
       + "Blue on a slider: where 98 % of the real hearts lie.";
   }
 
   function coordinateRow(i, active) {
     const id = `heart-explorer-${own}-${i}`, words = system().names[i];
-    const output = make("output"), input = make("input", {
-      type: "range", id, min: -data.limit, max: data.limit, step: 0.1, autocomplete: "off"});
+    const output = make("span", {className: "value"}), input = make("input", {
+      type: "range", id, min: -reach(i), max: reach(i), step: 0.1, autocomplete: "off"});
     input.setAttribute("aria-label", `${system().label(i)}, ${words}`);
     const bold = make("b", {textContent: `${system().label(i)} `});
     const label = make("label", {htmlFor: id}, bold, words);
-    const [low, high] = range(i).map((value) => 50 + 50 * clip(value) / data.limit);
+    const [low, high] = range(i, 0.01).map((value) => 50 + 50 * value / reach(i));
     input.style.setProperty("--low", `${low}%`);
     input.style.setProperty("--high", `${high}%`);
     const element = make("div", {className: active ? "slider" : "slider inactive"},
@@ -415,9 +413,11 @@ function explore(root, data, kernel = null, problem = "") {
       set(i, Number(input.value));
       hurry();
     });
-    element.addEventListener("click", () => {
-      if (state.coordinate !== i || state.way) select(i);
-    });
+    for (const kind of ["click", "focusin"]) {
+      element.addEventListener(kind, () => {
+        if (state.coordinate !== i || state.way) select(i);
+      });
+    }
     return {element, input, output};
   }
 
@@ -456,10 +456,10 @@ function explore(root, data, kernel = null, problem = "") {
     if (chosen.kind !== "standard" || chosen.valid >= 0.9 || chosen === best) return say("");
     const percent = ({valid}) => `${number(100 * valid, 0)} %`;
     const middle = look(new Float64Array(size), 1)?.broken ?? [];
-    say(`Only ${percent(chosen)} of the samples of N(0, I) are valid here`
-        + (middle.length ? `, and its middle, z = 0, is not (${middle.join("; ")})` : "")
-        + ": real hearts fill a small part of it, the blue on the sliders, and the network has "
-        + `seen nothing of the rest. The ${best.title} keeps to that part: ${percent(best)}.`);
+    say(`Of random z from N(0, I), ${percent(chosen)} give a valid heart here`
+        + (middle.length ? ` (its middle, z = 0, gives: ${middle.join("; ")})` : "")
+        + ": real hearts use only some combinations of values, and the network has seen no others. "
+        + `Of random z from the ${best.title}, fitted to real hearts, ${percent(best)} do.`);
   }
 
   /** Another run: the same patient or group, or its own mean heart. */
@@ -517,6 +517,7 @@ function explore(root, data, kernel = null, problem = "") {
       state.a = {...look(Float64Array.from(ed.z)), name: ed.name, crop: ed.crop};
       state.b = {name: es.name, z: Float64Array.from(es.z), crop: es.crop};
       Object.assign(state, {share: 0, way: true});
+      state.start.share = 0;
     }
   }
 
@@ -653,9 +654,10 @@ function explore(root, data, kernel = null, problem = "") {
     text(ctx, "20 mm", left, below - 0.9 * font, {align: "left", colour: INK});
     const words = shown.heart.broken.join("; ");
     find("heart").setAttribute("aria-label", `decoded heart, ${words || "valid"}`);
-    find("verdict").textContent = words ? `not valid: ${words}` : "valid anatomy";
+    find("verdict").textContent = words ? `not valid: ${words}`
+      : "valid: breaks none of nine rules of anatomy";
     find("verdict").classList.toggle("broken", Boolean(words));
-    const far = Array.from(state.u, (value, i) => [i, value]).filter(([i, value]) => {
+    const far = system().active.map((i) => [i, state.u[i]]).filter(([i, value]) => {
       const [low, high] = range(i);
       return value < low - 0.05 || value > high + 0.05;
     });
@@ -700,7 +702,7 @@ function explore(root, data, kernel = null, problem = "") {
   function onStrip(share) {
     if (state.way) return state.a.z.map((value, i) => (1 - share) * value + share * state.b.z[i]);
     const u = Float64Array.from(state.u);
-    u[state.coordinate] = data.limit * (2 * share - 1);
+    u[state.coordinate] = reach(state.coordinate) * (2 * share - 1);
     return system().from(u);
   }
 
@@ -744,7 +746,8 @@ function explore(root, data, kernel = null, problem = "") {
     const tile = Math.min((w - gap * (STEPS - 1) - 4) / STEPS, h - 2 - 2.2 * font);
     const left = (w - STEPS * tile - (STEPS - 1) * gap) / 2;
     const middle = (share) => left + tile / 2 + share * (STEPS - 1) * (tile + gap);
-    const now = state.way ? state.share : (clip(state.u[state.coordinate]) / data.limit + 1) / 2;
+    const i = state.coordinate, end = reach(i);
+    const now = state.way ? state.share : (clip(state.u[i], i) / end + 1) / 2;
     strip.tiles.forEach((heart, k) => {
       const x = middle(k / (STEPS - 1)) - tile / 2;
       if (heart) paint(ctx, heart, x, 1, tile, {crop: cropOnStrip(k / (STEPS - 1)),
@@ -757,7 +760,7 @@ function explore(root, data, kernel = null, problem = "") {
         line(ctx, [[x + 0.7 * font, 5], [x + 4, 1 + 0.7 * font]], CHOSEN, 2);
       }
       const ends = {0: "A", [STEPS - 1]: "B"};
-      const words = state.way ? ends[k] ?? "" : number(positions[k], 2);
+      const words = state.way ? ends[k] ?? "" : number(end * (2 * k / (STEPS - 1) - 1), 2);
       text(ctx, words, middle(k / (STEPS - 1)), 1 + tile + 1.6 * font);
     });
     const x = middle(now), y = tile + 3;
@@ -779,22 +782,22 @@ function explore(root, data, kernel = null, problem = "") {
   function drawSpread() {
     const {ctx, w, h, font} = surface("spread");
     const values = training(run(), state.system)[state.coordinate];
-    const reach = 1.15 * data.limit, bins = 46, width = 2 * reach / bins;
+    const i = state.coordinate, end = 1.15 * reach(i), bins = 46, width = 2 * end / bins;
     const heights = new Array(bins).fill(0);
     for (const value of values) {
-      const bin = Math.floor((value + reach) / width);
+      const bin = Math.floor((value + end) / width);
       if (bin >= 0 && bin < bins) heights[bin] += 1 / (values.length * width);
     }
     const bottom = h - 1.5 * font, top = 1.4 * font, highest = 1.05 * Math.max(0.4, ...heights);
-    const x = (value) => (value / reach + 1) / 2 * w;
+    const x = (value) => (value / end + 1) / 2 * w;
     const y = (value) => bottom - value / highest * (bottom - top);
     ctx.fillStyle = "#66aad1";
     heights.forEach((height, k) =>
-      ctx.fillRect(x(k * width - reach), y(height), w / bins - 0.5, bottom - y(height)));
-    const curve = Array.from({length: 101}, (_, k) => reach * (k / 50 - 1));
+      ctx.fillRect(x(k * width - end), y(height), w / bins - 0.5, bottom - y(height)));
+    const curve = Array.from({length: 101}, (_, k) => end * (k / 50 - 1));
     line(ctx, curve.map((v) => [x(v), y(Math.exp(-v * v / 2) / Math.sqrt(2 * Math.PI))]), INK, 1.2);
     line(ctx, [[0, bottom], [w, bottom]], GREY, 1);
-    for (let v = -data.limit; v <= data.limit; v++) {
+    for (let v = -reach(i); v <= reach(i); v++) {
       text(ctx, number(v, 0), x(v), bottom + 0.8 * font);
     }
     const value = state.u[state.coordinate], at = Math.max(2, Math.min(w - 2, x(value)));
@@ -802,8 +805,7 @@ function explore(root, data, kernel = null, problem = "") {
     const room = ctx.measureText("\u22120.00").width / 2 + 2;
     text(ctx, number(value, 2), Math.max(room, Math.min(w - room, at)), 0.7 * font,
          {colour: CHOSEN});
-    find("spreadTitle").textContent = nameOf(state.coordinate);
-    find("spreadNote").textContent = "(blue; line: N(0, 1))";
+    find("spreadTitle").textContent = `Real hearts along ${system().label(i)}`;
   }
 
   function drawBars() {
@@ -876,8 +878,8 @@ function explore(root, data, kernel = null, problem = "") {
       const words = number(state.u[i], 2), chosen = i === state.coordinate && !state.way;
       element.classList.toggle("chosen", chosen);
       if (chosen && element.closest("details")) element.closest("details").open = true;
-      if (output.value === words) continue;
-      output.value = words;
+      if (output.textContent === words) continue;
+      output.textContent = words;
       input.setAttribute("aria-valuetext", words);
       if (Math.abs(Number(input.value) - state.u[i]) > 0.05) input.value = state.u[i];
     }
@@ -901,12 +903,15 @@ function explore(root, data, kernel = null, problem = "") {
 
   const blobOf = (canvas) => new Promise((done) => canvas.toBlob(done, "image/png"));
 
+  const stripName = () => state.way ? "strip-A-to-B"
+    : `strip-${system().label(state.coordinate).replace(" ", "")}`;
+
   /** The five hearts of a strip to take home, with what is written under each. */
   function fiveHearts() {
     return [-2, -1, 0, 1, 2].map((value, k) => {
-      const share = state.way ? k / 4 : (value / data.limit + 1) / 2;
+      const share = state.way ? k / 4 : (value / reach(state.coordinate) + 1) / 2;
       return {heart: look(onStrip(share)), crop: cropOnStrip(share),
-              words: state.way ? ["A", "", "", "", "B"][k] : `${number(value, 0)} SD`};
+              words: state.way ? ["A", "", "", "", "B"][k] : number(value, 0)};
     });
   }
 
@@ -945,7 +950,7 @@ function explore(root, data, kernel = null, problem = "") {
       save("heart.png", await blobOf(canvas), "image/png");
     },
     svg() {
-      save("strip.svg", stripSvg(), "image/svg+xml");
+      save(`${stripName()}.svg`, stripSvg(), "image/svg+xml");
     },
     async stripPng(side = 360, gap = 12, font = 28) {
       const hearts = fiveHearts();
@@ -956,7 +961,7 @@ function explore(root, data, kernel = null, problem = "") {
         text(ctx, words + (heart.broken.length ? " \u2715" : ""), k * (side + gap) + side / 2,
              side + 1.4 * font, {colour: heart.broken.length ? CHOSEN : INK});
       });
-      save("strip.png", await blobOf(canvas), "image/png");
+      save(`${stripName()}.png`, await blobOf(canvas), "image/png");
     },
     gif(side = 256, count = 24, ms = 60) {
       const {ctx} = canvasOf(side, side);
@@ -1037,9 +1042,8 @@ function explore(root, data, kernel = null, problem = "") {
   const clicks = {mean: meanHeart, random: randomHeart, play, pin, load: loadPatients, ...exports,
     reset() {
       stop();
-      state.way = state.way && Boolean(state.a);
+      Object.assign(state, {way: Boolean(state.a), share: state.start.share});
       stand(state.start.z, state.start.crop);
-      moved();
     }};
   for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", () => act());
   for (const id of ["group", "level", "phase"]) find(id).addEventListener("change", groupHeart);
@@ -1057,7 +1061,7 @@ function explore(root, data, kernel = null, problem = "") {
     along(Number(target.value));
   });
   for (const {colour, name} of data.groups) {
-    find("key").append(make("span", {}, swatch(colour), ` ${name} `));
+    find("key").append(make("span", {}, swatch(colour), ` ${name}`), " ");
   }
   root.querySelectorAll("button, select, input, summary").forEach(ownKeys);
   find("patients").hidden = !kernel?.patients;
@@ -1077,7 +1081,6 @@ function explore(root, data, kernel = null, problem = "") {
       }
       if (state.z.some((value, i) => Math.abs(value - z[i]) > 1e-6)) {
         stand(z);
-        moved();
       }
     },
     decode: (index, z) => {
@@ -1086,7 +1089,7 @@ function explore(root, data, kernel = null, problem = "") {
     },
     place: (index, z) => place(data.runs[index], z),
     brokenRules: (labels, side) => brokenRules(Uint8Array.from(labels), side),
-    stand: (z) => { stand(z); moved(); },
+    stand: (z) => stand(z),
     get state() {
       return {...state, z: Array.from(state.z), u: Array.from(state.u), start: state.start.name,
               milliseconds: shown.milliseconds, frames: shown.frames, drawn: {...shown.drawn},
