@@ -74,7 +74,7 @@ class Prior:
         """z ~ prior, (count, Z) float32.
 
         temperature: factor of the standard deviations of each Gaussian (Kingma and Dhariwal 2018).
-        Below 1, draws keep closer to codes of real slices: more are valid, and they vary less.
+        Below 1, draws keep closer to codes of real slices.
         """
         generator = np.random.default_rng(seed)
         noise = generator.standard_normal((count, self.latent_dim), dtype=np.float32) * temperature

@@ -57,32 +57,16 @@ class Effects(NamedTuple):
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Coordinates u (Z,) of a latent point: z itself, or standard deviations along the principal
-    axes of a fitted prior.
+    """What sliders move: the latent dimensions, or the principal axes of a fitted prior, in its
+    standard deviations.
 
-    prior: leads from u to z and back, and its mean is u = 0; that of z itself is N(0, I). effects:
-    what each coordinate does; active: those that tell slices apart, and order: all of them as a
-    list shows them. values: the training slices, (N, Z).
+    effects: what each coordinate does; active: those that tell slices apart, and order: all of them
+    as a list shows them.
     """
 
-    prior: latent_priors.Prior
     effects: Effects
     active: list[int]
     order: list[int]
-    values: np.ndarray
-
-    @property
-    def noun(self) -> str:
-        return "dimension" if self.prior.kind == "standard" else "axis"
-
-    def label(self, index: int) -> str:
-        """z0 is a model's first dimension, axis 1 the first of a prior's axes."""
-        return f"z{index}" if self.noun == "dimension" else f"axis {index + 1}"
-
-    def name(self, index: int) -> str:
-        """Label and effect of a coordinate."""
-        effect = self.effects.names[index] if index in self.active else "inactive"
-        return f"{self.label(index)}  {effect}"
 
 
 @dataclass(frozen=True)
@@ -137,8 +121,7 @@ class Atlas:
         """The latent dimensions ("standard"), or the principal axes of a fitted prior.
 
         Dimensions are listed as they influence the heart, the active ones first; axes by their
-        signal, and active are those that tell more than encoding.ACTIVE_KL nats of a slice. Their
-        values are one draw of q(z|x) a slice, which is what the prior was fitted to. Raises
+        signal, and active are those that tell more than encoding.ACTIVE_KL nats of a slice. Raises
         ValueError for a kind that is not of `priors`.
         """
         if kind not in self.priors:
@@ -147,12 +130,10 @@ class Atlas:
         chosen = self.priors[kind]
         if kind == "standard":
             order = sorted(self.effects.ranking["dimension"], key=lambda d: d not in self.active)
-            return Coordinates(chosen, self.effects, self.active, order, self.posterior.mu)
+            return Coordinates(self.effects, self.active, order)
         # Along an axis of that signal, a slice and its z share -log(1 - signal) / 2 nats.
         active = np.flatnonzero(chosen.signal > 1 - np.exp(-2 * encoding.ACTIVE_KL)).tolist()
-        drawn = self.posterior.sample() if self.beta else self.posterior.mu  # beta 0: no noise
-        return Coordinates(chosen, self.axes, active, list(range(chosen.latent_dim)),
-                           chosen.to_axes(drawn))
+        return Coordinates(self.axes, active, list(range(chosen.latent_dim)))
 
     def group_mean(self, group: str = "", phase: str = "") -> np.ndarray:
         """Mean of mu over the training slices of a group and a phase (either may be ''), (Z,).

@@ -87,8 +87,8 @@ def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str], decod
         "valid_along": source.validity["along"], "error_p90": source.umap["error_p90"]}
     if source.axes is not None and len(source.priors) > 1:
         kind = list(source.priors)[-1]
-        prior, axes = source.priors[kind], source.coordinates(kind)
-        found["axes"] = _coordinates(axes) | {
+        prior = source.priors[kind]
+        found["axes"] = _coordinates(source.coordinates(kind)) | {
             "mean": encoded(prior.mean, "<f4"), "from": encoded(prior.axes, "<f4"),
             "to": encoded(np.linalg.inv(prior.axes), "<f4")}
     return found

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import anywidget
 import numpy as np
-import torch
 import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
@@ -141,10 +140,8 @@ class Explorer(anywidget.AnyWidget):
 
     def _scores(self, atlas: Atlas, question: dict) -> dict:
         model = atlas.run.model
-        z = torch.tensor(question["z"], dtype=torch.float32)[None]
-        with torch.no_grad():
-            scores = model.decode(z.to(next(model.parameters()).device))[0].float().cpu().numpy()
-        return {"scores": front.encoded(scores, "<f2"), "side": scores.shape[-1]}
+        scores = encoding.decode_scores(model, [question["z"]], model.size)
+        return {"scores": front.encoded(scores, "<f2"), "side": model.size}
 
     def _slices(self, atlas: Atlas) -> Slices:
         if self._labels is None:

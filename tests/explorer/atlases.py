@@ -79,11 +79,5 @@ def halved(slices):
     return replace(slices, aligned=np.ascontiguousarray(slices.aligned[:, ::2, ::2]))
 
 
-def unit(dimension, value):
-    z = np.zeros(6, dtype=np.float32)
-    z[dimension] = value
-    return z
-
-
 def heart(model, z):
     return decode(model, np.asarray(z, dtype=np.float32)[None])[0]

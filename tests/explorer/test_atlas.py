@@ -163,15 +163,11 @@ def two(made):
 
 def test_coordinates_by_hand(two):
     axes = two.coordinates("gaussian")
-    # (9, 0) - (1, 2) = (8, -2) = 1 (2, 0) + 2 (3, -1)
-    assert axes.values == pytest.approx(np.array([[0, 0], [1, 2]]))
-    assert axes.order == [0, 1] and axes.noun == "axis"
-    # A tenth of a nat is a signal of 1 - exp(-0.2) = 0.181.
-    assert [axes.name(k) for k in (0, 1)] == ["axis 1  LV size", "axis 2  inactive"]
+    assert axes.order == [0, 1] and axes.effects.names == ["LV size", "RV size"]
+    assert axes.active == [0]  # a tenth of a nat is a signal of 1 - exp(-0.2) = 0.181
     plain = two.coordinates("standard")
-    assert plain.values is two.posterior.mu
     assert plain.order == [0, 1]  # z1 is stronger, but inactive
-    assert [plain.name(d) for d in (0, 1)] == ["z0  wall", "z1  inactive"]
+    assert plain.active == [0] and plain.effects.names == ["wall", "size"]
     assert replace(two, active=[0, 1]).coordinates("standard").order == [1, 0]
     assert list(two.priors) == ["standard", "gaussian"]
     with pytest.raises(ValueError, match="kept: .*prior of standard, gaussian, found 'mixture'"):

@@ -261,7 +261,7 @@ def test_measures_are_those_of_the_decoded_heart(explorer, atlases):
             [now, then, now - then], abs=0.051)
     assert float(found["wall, mm"][0]) == pytest.approx(described["wall"][0] * crop, abs=0.051)
     score = shape_metrics.dice_per_slice(hearts[:1], hearts[1:])[0]
-    assert float(found["Dice to it"][0]) == pytest.approx(score, abs=0.0051)
+    assert float(found["Dice to start"][0]) == pytest.approx(score, abs=0.0051)
     broken = shape_metrics.broken_rules(hearts[0])
     assert explorer.state["verdict"] == broken
     assert explorer.text("verdict").startswith(

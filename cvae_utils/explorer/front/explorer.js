@@ -47,7 +47,7 @@ const TEMPLATE = `
       <button data-id="pin" aria-pressed="false">pin as A</button>
       <label><input type="checkbox" data-id="pixels"> pixels</label>
     </div>
-    <label class="way" data-id="wayRow" hidden><span data-id="wayFrom"></span>
+    <label class="way" data-id="wayRow" hidden><span>A</span>
       <input type="range" min="0" max="1" step="0.02" data-id="way" aria-label="from A to B">
       <span>B</span></label>
   </section>
@@ -278,11 +278,9 @@ function explore(root, data, kernel = null, problem = "") {
 
   /** Go to a share of the straight way from A (0) to B (1). */
   function along(share) {
-    const {a, b} = state;
-    if (!a) return;
-    state.share = share;
-    stand(a.z.map((value, i) => (1 - share) * value + share * b.z[i]),
-          (1 - share) * a.crop + share * b.crop);
+    if (!state.a) return;
+    Object.assign(state, {share, way: true});
+    stand(onStrip(share), cropOnStrip(share));
   }
 
   // -------------------------------------------------------------- play
@@ -377,7 +375,7 @@ function explore(root, data, kernel = null, problem = "") {
     list.replaceChildren();
     rows.clear();
     for (const i of order) {
-      const row = coordinateRow(i, active.includes(i));
+      const row = coordinateRow(i);
       rows.set(i, row);
       (active.includes(i) ? list : inactive).append(row.element);
     }
@@ -395,7 +393,7 @@ function explore(root, data, kernel = null, problem = "") {
       + "Blue on a slider: where 98 % of the real hearts lie.";
   }
 
-  function coordinateRow(i, active) {
+  function coordinateRow(i) {
     const id = `heart-explorer-${own}-${i}`, words = system().names[i];
     const output = make("span", {className: "value"}), input = make("input", {
       type: "range", id, min: -reach(i), max: reach(i), step: 0.1, autocomplete: "off"});
@@ -405,8 +403,7 @@ function explore(root, data, kernel = null, problem = "") {
     const [low, high] = range(i, 0.01).map((value) => 50 + 50 * value / reach(i));
     input.style.setProperty("--low", `${low}%`);
     input.style.setProperty("--high", `${high}%`);
-    const element = make("div", {className: active ? "slider" : "slider inactive"},
-                         label, output, input);
+    const element = make("div", {className: "slider"}, label, output, input);
     input.addEventListener("input", () => {
       stop();
       state.way = false;
@@ -589,10 +586,10 @@ function explore(root, data, kernel = null, problem = "") {
     ctx.clip();
     const zoom = crop / frameMm();
     ctx.translate(x + side * (1 - zoom) / 2, y + side * (1 - zoom) / 2);
-    ctx.scale(zoom, zoom);
-    ctx.lineWidth = 1;
+    ctx.scale(zoom * side, zoom * side);   // from here on, the side of the picture is 1
+    ctx.lineWidth = 1 / side;
     if (image) {
-      ctx.drawImage(image, 0, 0, side, side);
+      ctx.drawImage(image, 0, 0, 1, 1);
       ctx.globalAlpha = 0.45;
     }
     if (pixels) {
@@ -602,22 +599,21 @@ function explore(root, data, kernel = null, problem = "") {
         painted.data.set([...rgb[label], image && !label ? 0 : 255], 4 * i));
       small.getContext("2d").putImageData(painted, 0, 0);
       ctx.imageSmoothingEnabled = false;
-      ctx.drawImage(small, 0, 0, side, side);
+      ctx.drawImage(small, 0, 0, 1, 1);
     } else {
       for (const [name] of LAYERS) {
         ctx.fillStyle = ctx.strokeStyle = colours[name];
-        const path = pathFor(heart, name, side);
-        ctx.fill(path, "evenodd");
-        if (!image) ctx.stroke(path);   // closes the hairline between two neighbours
+        ctx.fill(pathFor(heart, name), "evenodd");
+        if (!image) ctx.stroke(pathFor(heart, name));   // closes the hairline between two neighbours
       }
     }
     ctx.restore();
   }
 
-  function pathFor(heart, name, side, scale = 1) {
-    const loops = scale === 1 ? heart.loops[name]
-      : heart.loops[name].map((loop) => loop.map((value) => 0.5 + (value - 0.5) * scale));
-    return new Path2D(pathOf(loops, side, 2));
+  /** Outlines of a structure in a picture of side 1; kept, since a strip is drawn in every frame. */
+  function pathFor(heart, name) {
+    heart.paths ??= {};
+    return heart.paths[name] ??= new Path2D(pathOf(heart.loops[name], 1, 5));
   }
 
   /** Outlines of another heart over this one, both in millimetres. */
@@ -626,12 +622,14 @@ function explore(root, data, kernel = null, problem = "") {
     ctx.beginPath();
     ctx.rect(x, y, side, side);
     ctx.clip();
-    ctx.translate(x, y);
+    const zoom = heart.crop / frameMm(), scale = zoom * side;
+    ctx.translate(x + side * (1 - zoom) / 2, y + side * (1 - zoom) / 2);
+    ctx.scale(scale, scale);
     for (const [style, width] of [["rgb(255 255 255 / 0.8)", 4], [colour, 1.6]]) {
       ctx.strokeStyle = style;
-      ctx.lineWidth = width;
-      ctx.setLineDash(style === colour ? dash : []);
-      for (const [name] of LAYERS) ctx.stroke(pathFor(heart, name, side, heart.crop / frameMm()));
+      ctx.lineWidth = width / scale;
+      ctx.setLineDash(style === colour ? dash.map((length) => length / scale) : []);
+      for (const [name] of LAYERS) ctx.stroke(pathFor(heart, name));
     }
     ctx.restore();
   }
@@ -673,17 +671,17 @@ function explore(root, data, kernel = null, problem = "") {
     const reference = state.a ?? {...state.start.heart, crop: state.start.crop};
     const now = measure(shown.heart.labels, shown.heart.side, state.crop);
     const then = measure(reference.labels, reference.side, reference.crop);
-    find("reference").textContent = state.a ? "A" : "start";
-    const lines = Object.keys(NAMES).map((name) => [`${name} area`, "cm\u00b2", name, 1])
-      .concat([["wall", "mm", "wall", 1]]);
-    const cells = lines.map(([words, unit, name, digits]) => {
+    const beside = find("reference").textContent = state.a ? "A" : "start";
+    const lines = Object.keys(NAMES).map((name) => [`${name} area, cm\u00b2`, name])
+      .concat([["wall, mm", "wall"]]);
+    const cells = lines.map(([words, name]) => {
       const change = now[name] - then[name];
-      return [`${words}, ${unit}`, number(now[name], digits), number(then[name], digits),
-              (change >= 0.05 ? "+" : "") + number(change, digits)];
+      return [words, number(now[name], 1), number(then[name], 1),
+              (change >= 0.05 ? "+" : "") + number(change, 1)];
     });
     const score = dice(shown.heart.labels, reference.labels);
-    cells.push(["Dice to it", Number.isNaN(score) ? "none" : number(score, 2), "", ""]);
-    find("measures").replaceChildren(...cells.map(([words, ...values], k) => {
+    cells.push([`Dice to ${beside}`, Number.isNaN(score) ? "none" : number(score, 2), "", ""]);
+    find("measures").replaceChildren(...cells.map(([words, ...values]) => {
       const head = make("th", {scope: "row"});
       const colour = colours[words.split(" ")[0]];
       if (colour) {
@@ -888,7 +886,6 @@ function explore(root, data, kernel = null, problem = "") {
     find("pin").textContent = state.a ? "let go of A" : "pin as A";
     find("pin").setAttribute("aria-pressed", Boolean(state.a));
     find("wayRow").hidden = !state.a;
-    find("wayFrom").textContent = "A";
     find("way").value = state.share;
   }
 
@@ -917,13 +914,14 @@ function explore(root, data, kernel = null, problem = "") {
 
   function stripSvg(side = 200, gap = 8, font = 16) {
     const hearts = fiveHearts(), step = side + gap;
-    const scaled = (loops, zoom) => loops.map((loop) => loop.map((v) => 0.5 + (v - 0.5) * zoom));
-    const drawn = ({loops}, name, crop) => `<path fill="${colours[name]}" `
-      + `stroke="${colours[name]}" stroke-width="0.5" fill-rule="evenodd" `
-      + `d="${pathOf(scaled(loops[name], crop / frameMm()), side, 2)}"/>`;
+    const drawn = ({loops}, name) => `<path fill="${colours[name]}" stroke="${colours[name]}" `
+      + `stroke-width="0.5" fill-rule="evenodd" d="${pathOf(loops[name], side, 2)}"/>`;
+    const zoomed = (zoom) => `translate(${side * (1 - zoom) / 2} ${side * (1 - zoom) / 2}) `
+      + `scale(${zoom})`;
     const tiles = hearts.map(({heart, crop, words}, k) => `<g transform="translate(${k * step} 0)">`
       + `<rect width="${side}" height="${side}" fill="${colours.BACKGROUND}"/>`
-      + LAYERS.map(([name]) => drawn(heart, name, crop)).join("")
+      + `<g transform="${zoomed(crop / frameMm())}">`
+      + `${LAYERS.map(([name]) => drawn(heart, name)).join("")}</g>`
       + `<text x="${side / 2}" y="${side + 1.4 * font}" text-anchor="middle">${words}`
       + `${heart.broken.length ? " \u2715" : ""}</text></g>`);
     const title = escaped(find("stripTitle").textContent);
@@ -1057,7 +1055,6 @@ function explore(root, data, kernel = null, problem = "") {
   }
   find("way").addEventListener("input", ({target}) => {
     stop();
-    state.way = true;
     along(Number(target.value));
   });
   for (const {colour, name} of data.groups) {
