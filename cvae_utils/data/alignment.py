@@ -11,10 +11,10 @@ background, and turned by right angles so that the RV lies roughly to the left. 
 are the same to the byte however large the grid is and whichever way its axes run.
 """
 
+import functools
 import tempfile
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
 from scipy import ndimage
 
@@ -29,9 +29,12 @@ IN_PLANE = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
 METHODS = ("nearest", "linear", "area")
 
 
+@functools.cache
 def compiled(function):
     """numba.njit, whose result is kept on disk: beside the code, or where the user's caches lie, or
     only for this process where neither can be written to."""
+    import numba  # takes half a second, and only who aligns hearts should wait for it
+
     try:
         return numba.njit(cache=True)(function)
     except RuntimeError:  # no place for a cache
@@ -149,8 +152,8 @@ def resample(label_map, centre_mm, angle, half_mm, size, spacing_mm, method="are
     fine = 2 * int(np.ceil(step / float(np.min(spacing_mm)))) - 1 if method == "area" else 1
     ticks = (np.arange(size * fine) + 0.5) / (size * fine) * 2 * half_mm - half_mm
     if method != "nearest":
-        return _interpolate(np.ascontiguousarray(label_map), rotation(angle), centre_mm, spacing_mm,
-                            ticks, fine)
+        return compiled(_interpolate)(np.ascontiguousarray(label_map), rotation(angle), centre_mm,
+                                      spacing_mm, ticks, fine)
     x, y = np.meshgrid(ticks, ticks)
     source = rotation(angle) @ np.stack([x.ravel(), y.ravel()]) + centre_mm[:, None]  # (2, points)
     rows_columns = source[::-1] / spacing_mm[::-1, None]
@@ -158,7 +161,6 @@ def resample(label_map, centre_mm, angle, half_mm, size, spacing_mm, method="are
     return taken.reshape(size, size)
 
 
-@compiled
 def _interpolate(label_map, turn, centre_mm, spacing_mm, ticks, fine):
     """Class with the largest bilinear weight, averaged over fine x fine points a pixel.
 
