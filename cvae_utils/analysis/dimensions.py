@@ -1,5 +1,7 @@
 """What each latent dimension does to a heart: traversals, influence, effects, names."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -14,6 +16,20 @@ LIMIT, STEPS = 3.0, 50
 
 #: A descriptor whose standard deviation over the training slices is no more than this is constant.
 CONSTANT = 1e-9
+
+#: What more and less of a descriptor is, in words; on the screen y points down.
+MOVES = {
+    "area_lv": ("larger LV", "smaller LV"),
+    "area_myo": ("larger MYO", "smaller MYO"),
+    "area_rv": ("larger RV", "smaller RV"),
+    "area_lv_myo": ("larger LV + MYO", "smaller LV + MYO"),
+    "wall": ("thicker wall", "thinner wall"),
+    "offset_x": ("LV right in MYO", "LV left in MYO"),
+    "offset_y": ("LV low in MYO", "LV high in MYO"),
+    "extent_x": ("wider LV + MYO", "narrower LV + MYO"),
+    "extent_y": ("taller LV + MYO", "flatter LV + MYO"),
+    "rv_eccentricity": ("longer RV", "rounder RV"),
+}
 
 #: The effects that the report names, and the descriptors that measure each.
 REPORT_EFFECTS = {
@@ -100,6 +116,26 @@ def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
                     + (f" / {DESCRIPTORS[second]}" if tie and total else ""),
             "effect": values[first], "purity": values[first]**2 / total if total else 0.0}
     return pd.DataFrame(rows).T.astype({"effect": float, "purity": float})
+
+
+def describe_moves(effect: pd.DataFrame) -> list[str]:
+    """What a move from -3 to 3 along each dimension does to a heart, in a few words, (Z,).
+
+    effect: from `effects`. The strongest effect, as in "smaller LV", and a second one after a slash
+    where it is nearly as strong, as in `name_dimensions`. Dimensions of the same words get their
+    next strongest effects too, three in all at most, until the words differ.
+    """
+    ranked = [[MOVES[name][int(value < 0)] for name, value in
+               sorted(values.items(), key=lambda pair: -abs(pair[1])) if value]
+              for _, values in effect.iterrows()]
+    counts = [1 + name.count(" / ") for name in name_dimensions(effect)["name"]]
+    parts = [tuple(words[:count]) for words, count in zip(ranked, counts)]
+    for more in (1, 2):
+        alike = {words for words, times in Counter(parts).items() if times > 1}
+        parts = [tuple(words[:min(count + more, 3)]) if part in alike else part
+                 for words, count, part in zip(ranked, counts, parts)]
+    return [", ".join([" / ".join(part[:count]), *part[count:]]) or "no effect"
+            for part, count in zip(parts, counts)]
 
 
 def report_effects(effect: pd.DataFrame) -> pd.DataFrame:

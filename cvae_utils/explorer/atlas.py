@@ -49,7 +49,7 @@ AGAIN = "make it again with study.atlas(run), as notebook 04 does."
 
 class Effects(NamedTuple):
     """What Z coordinates do, each alone from -3 to 3: dimensions.influence, the most influential
-    first, and the name of each, (Z,)."""
+    first, and dimensions.describe_moves, (Z,)."""
 
     ranking: pd.DataFrame
     names: list[str]
@@ -190,8 +190,8 @@ def measure(run: Run, centre: latent_priors.Prior, training: pd.DataFrame) -> Ef
     traversals = np.stack([encoding.decode(run.model, centre.traverse(axis))
                            for axis in range(centre.latent_dim)])
     mean_shape = encoding.decode(run.model, centre.mean[None])[0]
-    names = dimensions.name_dimensions(dimensions.effects(traversals, training))["name"]
-    return Effects(dimensions.influence(traversals, mean_shape), names.tolist())
+    words = dimensions.describe_moves(dimensions.effects(traversals, training))
+    return Effects(dimensions.influence(traversals, mean_shape), words)
 
 
 def valid_shares(run: Run, posterior: encoding.Posterior,

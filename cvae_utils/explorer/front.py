@@ -19,11 +19,11 @@ from cvae_utils.data.download import CITATION, LICENCE
 from cvae_utils.data.file_names import PHASES
 from cvae_utils.explorer.atlas import Atlas, Coordinates
 from cvae_utils.figures.colours import COLOURS, GROUP_COLOURS
-from cvae_utils.labels import Label, groups_of
+from cvae_utils.labels import GROUP_TITLES, Label, groups_of
 from cvae_utils.model.network import VAE, FieldVAE, Residual, Upsample
 
 FOLDER = Path(__file__).with_name("front")
-SCRIPTS = ("decoder.js", "heart.js", "latent.js", "files.js", "explorer.js")
+SCRIPTS = ("decoder.js", "heart.js", "latent.js", "drawing.js", "files.js", "explorer.js")
 #: What must be said beside a picture that derives from a data set.
 LICENCES = {
     "ACDC": f"Derived from the ACDC database: {LICENCE}; cite {CITATION}",
@@ -60,7 +60,8 @@ def describe(atlases: Sequence[Atlas], decoders: bool = False) -> dict:
         if count[run["label"]] > 1:
             run["label"] += f" ({run['name']})"
     return {"classes": [{"name": label.name, "colour": COLOURS[label]} for label in Label],
-            "groups": [{"name": group, "colour": GROUP_COLOURS[group]} for group in groups],
+            "groups": [{"name": group, "title": GROUP_TITLES[group], "colour": GROUP_COLOURS[group]}
+                       for group in groups],
             "phases": phases, "limit": LIMIT, "runs": runs}
 
 

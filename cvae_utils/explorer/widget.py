@@ -119,7 +119,7 @@ class Explorer(anywidget.AnyWidget):
         values = np.linspace(-LIMIT, LIMIT, 7)
         path = np.repeat(z[None], len(values), axis=0)
         path[:, first] = values
-        name = f"z{first}, {atlas.effects.names[first]}, from {-LIMIT:g} to {LIMIT:g}"
+        name = f"z{first} from {-LIMIT:g} to {LIMIT:g}: {atlas.effects.names[first]}"
         figure = hearts.heart_and_strip(
             encoding.decode_scores(model, z[None], fine)[0],
             encoding.decode_scores(model, path, fine), values, name,

@@ -107,7 +107,8 @@ def heart_and_strip(scores: np.ndarray, strip: np.ndarray, values: Sequence[floa
     top, bottom = figure.subfigures(2, 1, height_ratios=(3, 1))
     ax = top.subplots()
     draw_smooth(ax, scores, crop_mm)
-    ax.set_title("not valid: " + "; ".join(broken) if broken else "valid anatomy")
+    ax.set_title("not valid: " + "; ".join(broken) if broken
+                 else "valid: breaks none of nine rules of anatomy")
     for tile_ax, one, value in zip(bottom.subplots(1, len(strip)), strip, values):
         draw_smooth(tile_ax, one)
         tile_ax.set_xlabel(f"{value:g}")

@@ -109,6 +109,25 @@ def test_dimension_is_named_by_its_strongest_effect_and_a_near_tie(others, name)
     assert named.loc[8].tolist() == ["no effect", 0, 0]
 
 
+def test_moves_tell_dimensions_apart_and_which_way_they_go():
+    effect = pd.DataFrame(0.0, index=range(5), columns=list(DESCRIPTORS))
+    effect.loc[0, ["wall", "area_lv"]] = [-2.0, 0.5]
+    effect.loc[1, ["wall", "area_lv"]] = [-2.0, -1.7]
+    effect.loc[2, ["wall", "area_rv", "offset_y"]] = [-1.0, 0.2, 0.5]  # y points down
+    effect.loc[3, "wall"] = 3.0
+    assert dimensions.describe_moves(effect) == [
+        "thinner wall, larger LV", "thinner wall / smaller LV", "thinner wall, LV low in MYO",
+        "thicker wall", "no effect"]
+    assert dimensions.MOVES.keys() == DESCRIPTORS.keys()
+
+
+def test_three_words_are_the_most():
+    effect = pd.DataFrame(1.0, index=range(3), columns=list(DESCRIPTORS))
+    effect.loc[1, "area_lv"] = -0.1
+    words = dimensions.describe_moves(effect)
+    assert words[0] == words[2] == "larger LV / larger MYO, larger RV" != words[1]
+
+
 def test_report_effects_find_the_dimension_that_does_each(known):
     found = dimensions.report_effects(known[0]).set_index("report")
     assert found["dimension"].to_dict() | {

@@ -21,8 +21,8 @@ def lab_page(browser, tmp_path_factory):
         (root / name).symlink_to(REPOSITORY / name)
     notebook = "notebooks/04_latent_exploration.ipynb"
     book = nbformat.read(REPOSITORY / notebook, as_version=4)
-    first = next(n for n, cell in enumerate(book.cells) if "Explorer(" in cell.source
-                 and cell.cell_type == "code" and "import" not in cell.source)
+    first = next(n for n, cell in enumerate(book.cells)
+                 if "Explorer(" in cell.source and cell.cell_type == "code")
     book.cells = book.cells[:first + 1]
     for cell in book.cells:
         if cell.cell_type == "code":

@@ -91,7 +91,7 @@ class Explorer:
     def mean_of(self, group, level="base to apex", phase="ED and ES"):
         self.find("level").select_option(label=level)
         self.find("phase").select_option(label=phase)
-        self.find("group").select_option(label=group)
+        self.find("group").select_option(str(GROUPS.index(group) if group in GROUPS else -1))
 
     def text(self, name):
         assert self.state
@@ -327,6 +327,20 @@ def test_strip_follows_the_other_dimensions(explorer):
     assert tiles() != first
 
 
+def test_pictures_beside_a_slider_are_its_ends(explorer):
+    assert explorer.state
+    ends = explorer.tab.locator(".slider", has_text="z4").locator("canvas").evaluate_all(
+        "all => all.map((each) => each.toDataURL())")
+    blank = explorer.tab.evaluate("document.createElement('canvas').toDataURL()")
+    assert ends[0] != ends[1] and blank not in ends
+    explorer.slider("z4").fill("1")
+    explorer.choose("runs", "beta 1")
+    explorer.choose("runs", "beta 1000")
+    assert explorer.state
+    assert explorer.tab.locator(".slider", has_text="z4").locator("canvas").evaluate_all(
+        "all => all.map((each) => each.toDataURL())") == ends
+
+
 def test_inactive_dimensions_are_folded_away(explorer):
     assert explorer.slider("z4").is_visible() and explorer.slider("z1").is_visible()
     assert not explorer.slider("z0").is_visible()
@@ -450,6 +464,13 @@ def test_two_hearts_are_compared_and_a_slider_goes_from_one_to_the_other(explore
     assert half["z"] == pytest.approx((np.array(a["z"]) + b["z"]) / 2)
     assert half["crop"] == pytest.approx((a["crop"] + b["crop"]) / 2)
     assert explorer.text("stripTitle") == "From A to B"
+    assert explorer.text("nameA") == "A: HCM, ED" and explorer.text("nameB") == "B: DCM, ES"
+    explorer.press("swap")
+    assert explorer.state["z"] == pytest.approx(half["z"])
+    assert explorer.text("nameA") == "A: DCM, ES" and explorer.text("nameB") == "B: HCM, ED"
+    explorer.find("way").fill("0")
+    assert explorer.state["z"] == pytest.approx(b["z"])
+    explorer.press("swap")
     explorer.press("play")
     shares = []
     until = time.monotonic() + 20
@@ -465,6 +486,47 @@ def test_two_hearts_are_compared_and_a_slider_goes_from_one_to_the_other(explore
     assert explorer.pictures() == alone
 
 
+def test_group_beats_from_ed_to_es_with_one_click(explorer, atlases):
+    explorer.mean_of("MINF", "middle", "ES")
+    explorer.press("beat")
+    seen = set()
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not {0.2, 0.8} <= seen:
+        state = explorer.tab.evaluate("explorer.state")
+        assert state["way"] and state["playing"]
+        seen.add(0.2 if state["share"] < 0.3 else 0.8 if state["share"] > 0.7 else None)
+    explorer.press("reset")
+    ed = explorer.state
+    assert ed["share"] == 0 and ed["start"].startswith("mean of MINF, middle, ED")
+    explorer.find("way").fill("1")
+    table, mu = atlases[0].table, atlases[0].posterior.mu
+    rows = table["group"].eq("MINF") & table["phase"].eq("ES") & table["level"].between(0.34, 0.66)
+    assert explorer.state["z"] == pytest.approx(mu[rows].mean(axis=0), abs=1e-4)
+
+
+def test_a_and_b_are_the_same_groups_in_another_run(explorer, atlases):
+    explorer.mean_of("HCM", phase="ED")
+    explorer.press("pin")
+    explorer.mean_of("DCM", phase="ES")
+    explorer.choose("runs", "beta 1")
+    assert explorer.state["z"] == pytest.approx(atlases[1].group_mean("DCM", "ES"), abs=1e-4)
+    explorer.find("way").fill("0")
+    assert explorer.state["z"] == pytest.approx(atlases[1].group_mean("HCM", "ED"), abs=1e-4)
+    assert not explorer.find("note").is_visible()
+    explorer.press("reset")
+    assert explorer.state["share"] == 1
+
+
+def test_heart_that_only_one_run_can_draw_is_left_behind_and_that_is_said(explorer):
+    explorer.slider("z4").fill("1")
+    explorer.press("pin")
+    explorer.mean_of("DCM", phase="ES")
+    explorer.choose("runs", "beta 1")
+    assert explorer.text("note") == (
+        "Only beta 1000 can draw mean of real hearts, moved: pin another heart as A.")
+    assert not explorer.state["way"] and explorer.state["start"].startswith("mean of DCM, ES")
+
+
 # ------------------------------------------------------------------------------------- taken home
 def test_heart_strip_and_sweep_are_taken_home(explorer, atlases):
     explorer.slider("z4").fill("1")
@@ -476,12 +538,13 @@ def test_heart_strip_and_sweep_are_taken_home(explorer, atlases):
     content, name = explorer.download("svg")
     svg = ElementTree.fromstring(content)
     texts = [each.text for each in svg.iter("{http://www.w3.org/2000/svg}text")]
-    assert [text.split()[0] for text in texts] == ["\u22122", "\u22121", "0", "1", "2"]
+    assert texts[0] == "beta 1000: z4 effect 4" and texts[-1] == "20 mm"
+    assert [text.split()[0] for text in texts[1:-1]] == ["\u22122", "\u22121", "0", "1", "2"]
     assert name == "small-strip-z4.svg"
     assert any(path.get("d") for path in svg.iter("{http://www.w3.org/2000/svg}path"))
     content, _ = explorer.download("stripPng")
     width, height = Image.open(io.BytesIO(content)).size
-    assert width > 4 * height
+    assert width > 3 * height
     content, name = explorer.download("gif")
     moving = Image.open(io.BytesIO(content))
     assert name == "small-sweep.gif" and moving.n_frames == 24 and moving.info["loop"] == 0

@@ -5,8 +5,8 @@ const BETWEEN = 5;      // steps of the line in the UMAP plane from one tile to 
 const SPEED = 2;        // of a sweep, standard deviations a second
 const BEAT = 1.2;       // seconds from A to B
 const FINE = 4;         // points of an outline's grid to a pixel of the label map
-const INK = "#222", GREY = "#595959", LINE = "#ccc", ACTIVE = "#0072B2", INACTIVE = "#999";
-const CHOSEN = "#D55E00";
+const END = 2;          // value at which the two pictures beside a slider are drawn
+const CLOSER = 0.75;    // part of the frame that they show
 const NAMES = {RV: "right ventricle", MYO: "myocardium", LV: "left-ventricle cavity"};
 const LEVELS = ["base", "middle", "apex"];
 
@@ -22,6 +22,7 @@ const TEMPLATE = `
     <select data-id="group" aria-label="group"></select>
     <select data-id="level" aria-label="level"></select>
     <select data-id="phase" aria-label="phase"></select>
+    <button data-id="beat" title="the mean at ED is A, that at ES is B">ED to ES</button>
   </fieldset>
   <fieldset data-id="patients" hidden><legend>patient</legend>
     <button data-id="load">load patients</button>
@@ -32,12 +33,6 @@ const TEMPLATE = `
 </div>
 <p class="note" data-id="note" role="note" hidden></p>
 <div class="grid">
-  <section class="sliders" aria-label="sliders">
-    <div data-id="systems" class="choice" role="radiogroup"
-         aria-label="what the sliders move"></div>
-    <p data-id="systemNote"></p>
-    <div data-id="list" class="list"></div>
-  </section>
   <section class="heart" aria-label="the heart of these values">
     <canvas data-id="heart" role="img"></canvas>
     <p class="verdict" data-id="verdict" role="status"></p>
@@ -47,9 +42,15 @@ const TEMPLATE = `
       <button data-id="pin" aria-pressed="false">pin as A</button>
       <label><input type="checkbox" data-id="pixels"> pixels</label>
     </div>
-    <label class="way" data-id="wayRow" hidden><span>A</span>
+    <div class="way" data-id="wayRow" hidden><span data-id="nameA"></span>
       <input type="range" min="0" max="1" step="0.02" data-id="way" aria-label="from A to B">
-      <span>B</span></label>
+      <span data-id="nameB"></span><button data-id="swap">swap</button></div>
+  </section>
+  <section class="sliders" aria-label="sliders">
+    <div data-id="systems" class="choice" role="radiogroup"
+         aria-label="what the sliders move"></div>
+    <p data-id="systemNote"></p>
+    <div data-id="list" class="list"></div>
   </section>
   <section class="numbers" aria-label="measures">
     <table><thead><tr><th></th><th scope="col">now</th><th scope="col" data-id="reference"></th>
@@ -66,18 +67,20 @@ const TEMPLATE = `
   </section>
   <section class="map" aria-label="UMAP plane">
     <p><b>UMAP</b> of the training slices <span data-id="key" class="key"></span></p>
+    <p class="small">\u25ef this heart; nine of ten lie within the ring; line: the strip</p>
     <canvas data-id="plane" role="img" aria-label="this heart among the training slices"></canvas>
   </section>
   <section class="spread" aria-label="training slices along the selected slider">
-    <p><b data-id="spreadTitle"></b> line: N(0, 1)</p>
+    <p><b data-id="spreadTitle"></b> line: N(0, 1), the prior</p>
     <canvas data-id="spread" role="img" aria-label="histogram of the training slices"></canvas>
   </section>
   <section class="influence" aria-label="influence of each slider">
-    <p><b>Influence</b> how far the heart leaves its mean shape</p>
+    <p><b>Influence</b> 1 \u2212 mean Dice to the mean shape, along a slider from
+      \u22123 to 3</p>
     <canvas data-id="bars" role="img" aria-label="influence of each slider"></canvas>
   </section>
 </div>
-<p class="small foot"><span data-id="stamp"></span> <span data-id="licence"></span></p>`;
+<p class="small foot"><span data-id="stamp"></span>. <span data-id="licence"></span></p>`;
 
 let explorers = 0;
 
@@ -95,62 +98,26 @@ function explore(root, data, kernel = null, problem = "") {
   const clip = (x, i) => Math.max(-reach(i), Math.min(reach(i), x));
   const colours = Object.fromEntries(data.classes.map(({name, colour}) => [name, colour]));
 
-  // -------------------------------------------------------------- runs and their coordinates
-
-  for (const run of data.runs) prepare(run);
-
-  function prepare(run) {
-    run.mu = halves(run.mu);
-    run.plane = floats(run.plane);
-    run.count = run.plane.length / 2;
-    const size = run.latent_dim;
-    const copy = (values) => Float64Array.from(values);
-    run.systems = {dimensions: {...run.dimensions, label: (i) => `z${i}`, to: copy, from: copy}};
-    if (run.axes) {
-      const mean = floats(run.axes.mean), forth = floats(run.axes.to), back = floats(run.axes.from);
-      const product = (matrix, v) => Float64Array.from({length: size}, (_, r) => {
-        let sum = 0;
-        for (let c = 0; c < size; c++) sum += matrix[r * size + c] * v[c];
-        return sum;
-      });
-      run.systems.axes = {...run.axes, label: (i) => `axis ${i + 1}`,
-        to: (z) => product(forth, Array.from(z, (value, i) => value - mean[i])),
-        from: (u) => product(back, u).map((value, i) => value + mean[i])};
-    }
-    for (const prior of run.priors) {
-      if (prior.roots) for (const name of ["means", "roots"]) prior[name] = halves(prior[name]);
-    }
-  }
-
-  /** The training slices in a system of coordinates, an array for each coordinate, sorted. */
-  function training(run, name) {
-    const system = run.systems[name];
-    if (!system.values) {
-      const size = run.latent_dim;
-      system.values = Array.from({length: size}, () => new Float64Array(run.count));
-      for (let n = 0; n < run.count; n++) {
-        system.to(run.mu.subarray(n * size, (n + 1) * size))
-          .forEach((value, i) => { system.values[i][n] = value; });
-      }
-      system.values.forEach((values) => values.sort());
-    }
-    return system.values;
-  }
+  data.runs.forEach(prepare);
 
   /** From where to where the training slices lie along a coordinate: all of them, or without a
    *  share of them at either end. */
   function range(i, without = 0) {
-    const values = training(run(), state.system)[i], last = values.length - 1;
+    const values = training(run(), system())[i], last = values.length - 1;
     return [values[Math.round(without * last)], values[Math.round((1 - without) * last)]];
   }
 
   // -------------------------------------------------------------- state
 
+  // start, a and b are places: {name, z, crop, source, image}, and heart once it is decoded. A
+  // source finds its place again in another model: {find() -> place, promise of one or null}, and
+  // what it makes of the menus.
   const state = {run: 0, system: "dimensions", coordinate: 0, z: null, u: null, crop: 1,
                  start: null, a: null, b: null, share: 1, way: false, playing: false, prior: 0,
-                 pixels: false, image: false, pictures: null};
+                 pixels: false, image: false};
   const motion = {rising: true, before: null};
   const strip = {key: "", tiles: []};
+  const pending = {};     // what waits for an idle moment
   const shown = {heart: null, frames: 0, milliseconds: 0, drawn: {heart: 0, all: 0}};
   const run = () => data.runs[state.run];
   const system = () => run().systems[state.system];
@@ -193,87 +160,85 @@ function explore(root, data, kernel = null, problem = "") {
     invalidate();
   }
 
-  /** Jump to z, which is then what "back to start" means. */
-  function begin(name, z, {crop = run().crop_mm, again = meanHeart, pictures = null} = {}) {
+  /** Jump to a place, which is then what "back to start" means, and beside A it is B. */
+  function begin(place) {
     stop();
-    Object.assign(state, {start: {name, z: Float64Array.from(z), crop, again, share: 1}, pictures,
-                          share: 1, way: Boolean(state.a)});   // beside A, it is B
-    stand(z, crop);
-    if (again !== groupHeart) find("group").value = "";
-    if (again !== sliceHeart && find("slice").value) find("slice").value = "";
-    state.b = {name, z: state.z, crop};
-    showImageSwitch();
+    Object.assign(state, {start: {...place, share: 1}, b: place, share: 1, way: Boolean(state.a)});
+    stand(place.z, place.crop);
+    find("group").value = place.source.group ?? "";
+    find("slice").value = place.source.slice ?? "";
+    find("imageLabel").hidden = !place.image;
   }
 
-  /** Mean of mu and of the crops over the training slices that a group, level and phase have. */
-  function meanOf(each, group, level, phase) {
-    const mean = new Float64Array(each.latent_dim);
-    let count = 0, crop = 0;
-    for (let n = 0; n < each.count; n++) {
-      if ((group >= 0 && each.group[n] !== group) || (level >= 0 && each.level[n] !== level)
-          || (phase >= 0 && each.phase[n] !== phase)) continue;
-      count++;
-      crop += each.slice_mm[n];
-      for (let i = 0; i < mean.length; i++) mean[i] += each.mu[n * mean.length + i];
-    }
-    return count ? {z: mean.map((sum) => sum / count), crop: crop / count, count} : null;
-  }
+  const meanSource = {find: () => ({name: "mean of real hearts", ...meanOf(run()),
+                                    source: meanSource})};
 
-  function meanHeart() {
-    const {z, crop} = meanOf(run(), -1, -1, -1);
-    begin("mean of real hearts", z, {crop});
-  }
-
-  function groupHeart() {
-    const [group, level, phase] = ["group", "level", "phase"].map((id) => find(id).value);
-    if (group === "") return;
-    const found = meanOf(run(), Number(group), Number(level), Number(phase));
-    if (!found) return say("This model has seen no such slice in training: choose another mean.");
+  /** The mean of a group, level and phase, as in the menus. */
+  function groupSource(group, level, phase) {
     const words = [group < 0 ? "all groups" : data.groups[group].name, LEVELS[level],
                    data.phases[phase]].filter(Boolean);
-    begin(`mean of ${words.join(", ")} (${found.count} slices)`, found.z,
-          {crop: found.crop, again: groupHeart});
+    const source = {group: String(group), find() {
+      const mean = meanOf(run(), group, level, phase);
+      if (!mean) say("This model has seen no such slice in training: choose another mean.");
+      return mean && {...mean, source,
+                      name: `mean of ${words.join(", ")} (${mean.count} slices)`};
+    }};
+    return source;
   }
 
-  /** A pair of independent values of N(0, 1), after Box and Muller. */
-  function normalPair() {
-    const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
-    const angle = 2 * Math.PI * Math.random();
-    return [radius * Math.cos(angle), radius * Math.sin(angle)];
+  const chosen = () => ["group", "level", "phase"].map((id) => Number(find(id).value));
+
+  function groupHeart() {
+    if (find("group").value === "") return;
+    say("");
+    const found = groupSource(...chosen()).find();
+    if (found) begin(found);
+  }
+
+  /** From the mean of a group at ED to that at ES, and back. */
+  function beat() {
+    const [group, level] = find("group").value === "" ? [-1, chosen()[1]] : chosen();
+    const [ed, es] = [0, 1].map((phase) => groupSource(group, level, phase).find());
+    if (!ed || !es) return;
+    compare(ed, es);
+    play();
   }
 
   function randomHeart() {
-    const size = run().latent_dim, noise = new Float64Array(size);
-    for (let i = 0; i < size; i += 2) noise.set(normalPair().slice(0, size - i), i);
     const prior = run().priors[state.prior];
-    let z = noise;
-    if (prior.roots) {
-      let k = 0;
-      for (let left = Math.random(); k < prior.weights.length - 1 && left > prior.weights[k]; k++) {
-        left -= prior.weights[k];
-      }
-      z = Float64Array.from({length: size}, (_, r) => {
-        let sum = prior.means[k * size + r];
-        for (let c = 0; c <= r; c++) {
-          sum += prior.temperature * prior.roots[(k * size + r) * size + c] * noise[c];
-        }
-        return sum;
-      });
-    }
-    begin(`random heart from ${prior.title}`, z);
+    begin({name: `random heart from ${prior.title}`, z: sample(prior, run().latent_dim),
+           crop: run().crop_mm, source: {}});
     explainPrior();
   }
 
   // -------------------------------------------------------------- A and B
 
   function pin() {
-    if (state.a) {
+    const {a, b, start, z, crop, way} = state;
+    stop();
+    if (a) {
       Object.assign(state, {a: null, way: false, share: 1});
     } else {
-      state.a = {...shown.heart, name: state.start.name, crop: state.crop};
+      const moved = start.z.some((value, i) => value !== z[i]);
+      state.a = moved ? {name: `${start.name}, moved`, z, crop, source: {}} : {...start};
     }
-    stop();
     invalidate();
+  }
+
+  /** Two places, and the way from one to the other. */
+  function compare(a, b, share = 0) {
+    begin(share < 0.5 ? a : b);
+    Object.assign(state, {a: {...a}, b});
+    state.start.share = Math.round(share);
+    along(share);
+  }
+
+  function swap() {
+    const {a, b, share} = state;
+    stop();
+    Object.assign(state, {a: b, b: a});
+    state.start.share = 1 - state.start.share;
+    along(1 - share);
   }
 
   /** Go to a share of the straight way from A (0) to B (1). */
@@ -390,7 +355,7 @@ function explore(root, data, kernel = null, problem = "") {
     find("systemNote").textContent = (valid.axes === undefined ? "" :
       `If one slider moves, from the mean of real hearts, ${share("dimensions")} of the hearts are `
       + `valid along the dimensions and ${share("axes")} along the axes. `)
-      + "Blue on a slider: where 98 % of the real hearts lie.";
+      + "Names and pictures tell what a move to the right does. Blue: 98 % of the real hearts.";
   }
 
   function coordinateRow(i) {
@@ -403,7 +368,8 @@ function explore(root, data, kernel = null, problem = "") {
     const [low, high] = range(i, 0.01).map((value) => 50 + 50 * value / reach(i));
     input.style.setProperty("--low", `${low}%`);
     input.style.setProperty("--high", `${high}%`);
-    const element = make("div", {className: "slider"}, label, output, input);
+    const ends = [-END, END].map((value) => make("canvas", {className: "end", ariaHidden: "true"}));
+    const element = make("div", {className: "slider"}, ends[0], label, output, input, ends[1]);
     input.addEventListener("input", () => {
       stop();
       state.way = false;
@@ -415,7 +381,30 @@ function explore(root, data, kernel = null, problem = "") {
         if (state.coordinate !== i || state.way) select(i);
       });
     }
-    return {element, input, output};
+    return {element, input, output, ends};
+  }
+
+  /** Beside each slider the mean of real hearts, moved to -2 and to 2 along it: drawn between frames,
+   *  a slider at a time, where the page has the decoder. */
+  function fillEnds() {
+    if (pending.ends || !run().layers) return;
+    pending.ends = true;
+    idle(() => {
+      pending.ends = false;
+      const {to, from} = system(), next = [...rows].find(([, {drawn}]) => !drawn);
+      if (!next || (frame && !state.playing)) return;   // that frame comes back here
+      const [i, row] = next, middle = to(meanOf(run()).z), kept = system().ends ??= {};
+      kept[i] ??= [-END, END].map((value) => look(from(middle.map(
+        (other, k) => k === i ? value : other)), 1));
+      row.drawn = true;
+      row.ends.forEach((canvas, k) => {
+        const ratio = window.devicePixelRatio || 1, side = Math.round(36 * ratio);
+        canvas.width = canvas.height = side;
+        paint(canvas.getContext("2d"), colours, kept[i][k], 0, 0, side,
+              {crop: run().crop_mm, frame: CLOSER * run().crop_mm});
+      });
+      fillEnds();
+    });
   }
 
   function menu(id, entries) {
@@ -424,12 +413,13 @@ function explore(root, data, kernel = null, problem = "") {
 
   function listMeans() {
     menu("group", [["", "choose \u2026"], [-1, "all groups"],
-                   ...data.groups.map(({name}, g) => [g, name])]);
+                   ...data.groups.map(({name, title}, g) => [g, title ? `${name}, ${title}` : name])]);
     menu("level", [[-1, "base to apex"], ...LEVELS.map((name, k) => [k, name])]);
     menu("phase", [[-1, data.phases.length > 1 ? data.phases.join(" and ") : "any phase"],
                    ...data.phases.map((name, k) => [k, name])]);
     find("level").value = 1;
     if (data.phases.length) find("phase").value = 0;
+    find("beat").hidden = data.phases.length < 2;
   }
 
   /** What random hearts are drawn from: at first the prior that keeps closest to real ones. */
@@ -459,22 +449,32 @@ function explore(root, data, kernel = null, problem = "") {
         + `Of random z from the ${best.title}, fitted to real hearts, ${percent(best)} do.`);
   }
 
-  /** Another run: the same patient or group, or its own mean heart. */
+  /** Another run: of what is shown, and of A, it shows the same patient or group; else its own mean
+   *  heart. */
   function open(index) {
-    const again = state.start?.again ?? meanHeart;
-    const chosen = ["group", "slice"].map((id) => [find(id), find(id).value]);
+    const {start, a, b} = state, before = state.start && run();
     Object.assign(state, {run: index, a: null, way: false});
     const {valid_along: valid, systems} = run();
     state.system = systems.axes && valid.axes > valid.dimensions ? "axes" : "dimensions";
     listPriors();
     say("");
-    meanHeart();
-    if (again !== meanHeart) {
-      for (const [menu, value] of chosen) menu.value = value;
-      again();
-    }
+    begin(meanSource.find());
     listSystems();
     listCoordinates();
+    if (start) again(start, a, b, before.label);
+  }
+
+  async function again(start, a, b, model) {
+    const at = state.run, sources = [start, a, a && b].map((place) => place?.source);
+    const places = await Promise.all(sources.map((source) => source?.find?.() ?? null));
+    if (state.run !== at) return;   // meanwhile, yet another was opened
+    const [first, newA, newB] = places;
+    if (newA && newB) {
+      compare(newA, newB, start.share);
+    } else {
+      if (first) begin(first);
+      if (a) say(`Only ${model} can draw ${newA ? b.name : a.name}: pin another heart as A.`);
+    }
   }
 
   // -------------------------------------------------------------- patients, who are in the kernel
@@ -505,17 +505,23 @@ function explore(root, data, kernel = null, problem = "") {
     if (find("slice").value === "") return;
     const patient = known.patients[Number(find("patient").value)];
     const slice = patient.slices[Number(find("slice").value)];
-    const answer = await kernel.ask("slice", {run: state.run, rows: slice.rows});
-    if (answer.error) return say(answer.error);
-    const [ed, es] = answer.hearts;
-    begin(ed.name, ed.z, {crop: ed.crop, again: sliceHeart,
-          pictures: ed.image && await Promise.all(answer.hearts.map(({image}) => picture(image)))});
-    if (es) {
-      state.a = {...look(Float64Array.from(ed.z)), name: ed.name, crop: ed.crop};
-      state.b = {name: es.name, z: Float64Array.from(es.z), crop: es.crop};
-      Object.assign(state, {share: 0, way: true});
-      state.start.share = 0;
-    }
+    const [first, second] = await Promise.all(sliceSources(slice.rows, find("slice").value)
+      .map((source) => source.find()));
+    if (second) compare(first, second);
+    else if (first) begin(first);
+  }
+
+  /** A slice at ED and at ES, or the one there is; menu: its value there. */
+  function sliceSources(rows, menu) {
+    return rows.map((_, k) => {
+      const source = {slice: menu, async find() {
+        const answer = await kernel.ask("slice", {run: state.run, rows});
+        if (answer.error) return say(answer.error);
+        const {name, z, crop, image} = answer.hearts[k];
+        return {name, z: Float64Array.from(z), crop, source, image: image && await picture(image)};
+      }};
+      return source;
+    });
   }
 
   async function picture(source) {
@@ -525,131 +531,25 @@ function explore(root, data, kernel = null, problem = "") {
     return image;
   }
 
-  function showImageSwitch() {
-    find("imageLabel").hidden = !state.pictures;
-  }
-
   // -------------------------------------------------------------- drawing
-
-  /** A cleared canvas as sharp as the screen; sizes in CSS pixels. */
-  function surface(id) {
-    const canvas = find(id), ratio = window.devicePixelRatio || 1;
-    const w = canvas.clientWidth, h = canvas.clientHeight;
-    const wide = Math.round(w * ratio), high = Math.round(h * ratio);
-    if (canvas.width !== wide) canvas.width = wide;
-    if (canvas.height !== high) canvas.height = high;
-    const ctx = canvas.getContext("2d");
-    const font = Math.max(11, 0.86 * parseFloat(getComputedStyle(root).fontSize));
-    ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    ctx.clearRect(0, 0, w, h);
-    ctx.font = `${font}px system-ui, sans-serif`;
-    ctx.textBaseline = "middle";
-    return {ctx, w, h, font};
-  }
-
-  function text(ctx, words, x, y, {align = "center", colour = GREY, turned = false} = {}) {
-    ctx.save();
-    ctx.translate(x, y);
-    if (turned) ctx.rotate(-Math.PI / 2);
-    ctx.textAlign = align;
-    ctx.fillStyle = colour;
-    ctx.fillText(words, 0, 0);
-    ctx.restore();
-  }
-
-  function line(ctx, points, colour, width) {
-    ctx.beginPath();
-    points.forEach(([x, y], k) => k ? ctx.lineTo(x, y) : ctx.moveTo(x, y));
-    ctx.strokeStyle = colour;
-    ctx.lineWidth = width;
-    ctx.stroke();
-  }
-
-  const rgb = Object.values(colours).map(
-    (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
 
   /** Side in mm of the frame that hearts are drawn in. One for all hearts between A and B, so that
    *  a larger heart is drawn larger, whatever part of its slice it was cut from. */
-  function frameMm() {
-    const crops = [run().crop_mm, state.start.crop, state.a?.crop ?? 0, state.b.crop];
-    return Math.max(...crops);
-  }
-
-  /** A heart in its colours on a square of a canvas. crop: side of its picture in mm; image: an MR
-   *  slice behind it, of the same crop. */
-  function paint(ctx, heart, x, y, side, {crop, pixels = false, image = null}) {
-    ctx.save();
-    ctx.fillStyle = colours.BACKGROUND;
-    ctx.fillRect(x, y, side, side);
-    ctx.beginPath();
-    ctx.rect(x, y, side, side);
-    ctx.clip();
-    const zoom = crop / frameMm();
-    ctx.translate(x + side * (1 - zoom) / 2, y + side * (1 - zoom) / 2);
-    ctx.scale(zoom * side, zoom * side);   // from here on, the side of the picture is 1
-    ctx.lineWidth = 1 / side;
-    if (image) {
-      ctx.drawImage(image, 0, 0, 1, 1);
-      ctx.globalAlpha = 0.45;
-    }
-    if (pixels) {
-      const small = make("canvas", {width: heart.side, height: heart.side});
-      const painted = small.getContext("2d").createImageData(heart.side, heart.side);
-      heart.labels.forEach((label, i) =>
-        painted.data.set([...rgb[label], image && !label ? 0 : 255], 4 * i));
-      small.getContext("2d").putImageData(painted, 0, 0);
-      ctx.imageSmoothingEnabled = false;
-      ctx.drawImage(small, 0, 0, 1, 1);
-    } else {
-      for (const [name] of LAYERS) {
-        ctx.fillStyle = ctx.strokeStyle = colours[name];
-        ctx.fill(pathFor(heart, name), "evenodd");
-        if (!image) ctx.stroke(pathFor(heart, name));   // closes the hairline between two neighbours
-      }
-    }
-    ctx.restore();
-  }
-
-  /** Outlines of a structure in a picture of side 1; kept, since a strip is drawn in every frame. */
-  function pathFor(heart, name) {
-    heart.paths ??= {};
-    return heart.paths[name] ??= new Path2D(pathOf(heart.loops[name], 1, 5));
-  }
-
-  /** Outlines of another heart over this one, both in millimetres. */
-  function trace(ctx, heart, x, y, side, colour, dash = []) {
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(x, y, side, side);
-    ctx.clip();
-    const zoom = heart.crop / frameMm(), scale = zoom * side;
-    ctx.translate(x + side * (1 - zoom) / 2, y + side * (1 - zoom) / 2);
-    ctx.scale(scale, scale);
-    for (const [style, width] of [["rgb(255 255 255 / 0.8)", 4], [colour, 1.6]]) {
-      ctx.strokeStyle = style;
-      ctx.lineWidth = width / scale;
-      ctx.setLineDash(style === colour ? dash.map((length) => length / scale) : []);
-      for (const [name] of LAYERS) ctx.stroke(pathFor(heart, name));
-    }
-    ctx.restore();
-  }
+  const frameMm = () =>
+    Math.max(run().crop_mm, state.start.crop, state.a?.crop ?? 0, state.b.crop);
 
   function drawHeart() {
-    const {ctx, w, h, font} = surface("heart"), side = Math.min(w, h) - 2;
-    const x = (w - side) / 2, y = 1, near = state.share < 0.5 || !state.pictures?.[1] ? 0 : 1;
-    const image = state.image && state.pictures ? state.pictures[near] : null;
-    paint(ctx, shown.heart, x, y, side, {crop: state.crop, pixels: state.pixels, image});
-    if (state.a) trace(ctx, state.a, x, y, side, CHOSEN, [7, 4]);
-    else if (state.start.heart) trace(ctx, state.start.heart, x, y, side, INK);
+    const {ctx, w, h, font} = surface(find("heart")), side = Math.min(w, h) - 2;
+    const x = (w - side) / 2, y = 1, frame = frameMm(), {start, a, b} = state;
+    const beside = state.way ? (state.share < 0.5 ? a : b) : start;
+    paint(ctx, colours, shown.heart, x, y, side, {crop: state.crop, frame, pixels: state.pixels,
+                                                  image: state.image ? beside.image : null});
+    if (a) trace(ctx, a.heart, x, y, side, {crop: a.crop, frame, colour: CHOSEN, dash: [7, 4]});
+    else trace(ctx, start.heart, x, y, side, {crop: start.crop, frame, colour: INK});
     ctx.strokeStyle = shown.heart.broken.length ? CHOSEN : LINE;
     ctx.lineWidth = shown.heart.broken.length ? 3 : 1;
     ctx.strokeRect(x, y, side, side);
-    const bar = side * 20 / frameMm(), left = x + 0.9 * font, below = y + side - 0.9 * font;
-    ctx.fillStyle = "rgb(255 255 255 / 0.8)";
-    ctx.fillRect(left - 0.4 * font, below - 1.7 * font, Math.max(bar, 3.4 * font) + 0.8 * font,
-                 2.2 * font);
-    line(ctx, [[left, below], [left + bar, below]], INK, 2.5);
-    text(ctx, "20 mm", left, below - 0.9 * font, {align: "left", colour: INK});
+    legend(ctx, colours, x, y, side, frame, font);
     const words = shown.heart.broken.join("; ");
     find("heart").setAttribute("aria-label", `decoded heart, ${words || "valid"}`);
     find("verdict").textContent = words ? `not valid: ${words}`
@@ -668,9 +568,9 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function drawMeasures() {
-    const reference = state.a ?? {...state.start.heart, crop: state.start.crop};
+    const {heart, crop} = state.a ?? state.start;
     const now = measure(shown.heart.labels, shown.heart.side, state.crop);
-    const then = measure(reference.labels, reference.side, reference.crop);
+    const then = measure(heart.labels, heart.side, crop);
     const beside = find("reference").textContent = state.a ? "A" : "start";
     const lines = Object.keys(NAMES).map((name) => [`${name} area, cm\u00b2`, name])
       .concat([["wall, mm", "wall"]]);
@@ -679,7 +579,7 @@ function explore(root, data, kernel = null, problem = "") {
       return [words, number(now[name], 1), number(then[name], 1),
               (change >= 0.05 ? "+" : "") + number(change, 1)];
     });
-    const score = dice(shown.heart.labels, reference.labels);
+    const score = dice(shown.heart.labels, heart.labels);
     cells.push([`Dice to ${beside}`, Number.isNaN(score) ? "none" : number(score, 2), "", ""]);
     find("measures").replaceChildren(...cells.map(([words, ...values]) => {
       const head = make("th", {scope: "row"});
@@ -691,8 +591,7 @@ function explore(root, data, kernel = null, problem = "") {
       head.append(words);
       return make("tr", {}, head, ...values.map((value) => make("td", {textContent: value})));
     }));
-    find("about").textContent = (state.a ? `A: ${state.a.name}. ` : "")
-      + `Start: ${state.start.name}. Its picture is ${number(state.crop, 0)} mm wide`
+    find("about").textContent = `Start: ${state.start.name}. The picture is ${number(state.crop, 0)} mm wide`
       + (state.crop === run().crop_mm ? ", the median of the training slices." : ".");
   }
 
@@ -722,14 +621,15 @@ function explore(root, data, kernel = null, problem = "") {
     fillStrip();
   }
 
+  const idle = window.requestIdleCallback
+    ? (work) => requestIdleCallback(work, {timeout: 300}) : (work) => setTimeout(work, 20);
+
   /** Decode the strip a tile at a time, between frames: the heart never waits for more than one. */
   function fillStrip() {
-    if (strip.waiting || !strip.tiles.includes(null)) return;
-    strip.waiting = true;
-    const later = window.requestIdleCallback
-      ? (work) => requestIdleCallback(work, {timeout: 300}) : (work) => setTimeout(work, 20);
-    later(() => {
-      strip.waiting = false;
+    if (pending.strip || !strip.tiles.includes(null)) return;
+    pending.strip = true;
+    idle(() => {
+      pending.strip = false;
       if (frame && !state.playing) return;  // that frame comes first, and then here again
       const k = strip.tiles.indexOf(null);
       if (k < 0) return;
@@ -740,7 +640,7 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function drawStrip() {
-    const {ctx, w, h, font} = surface("strip"), gap = 4;
+    const {ctx, w, h, font} = surface(find("strip")), gap = 4;
     const tile = Math.min((w - gap * (STEPS - 1) - 4) / STEPS, h - 2 - 2.2 * font);
     const left = (w - STEPS * tile - (STEPS - 1) * gap) / 2;
     const middle = (share) => left + tile / 2 + share * (STEPS - 1) * (tile + gap);
@@ -748,8 +648,8 @@ function explore(root, data, kernel = null, problem = "") {
     const now = state.way ? state.share : (clip(state.u[i], i) / end + 1) / 2;
     strip.tiles.forEach((heart, k) => {
       const x = middle(k / (STEPS - 1)) - tile / 2;
-      if (heart) paint(ctx, heart, x, 1, tile, {crop: cropOnStrip(k / (STEPS - 1)),
-                                                pixels: state.pixels});
+      if (heart) paint(ctx, colours, heart, x, 1, tile, {
+        crop: cropOnStrip(k / (STEPS - 1)), frame: frameMm(), pixels: state.pixels});
       ctx.strokeStyle = heart?.broken.length ? CHOSEN : LINE;
       ctx.lineWidth = heart?.broken.length ? 2 : 1;
       ctx.strokeRect(x, 1, tile, tile);
@@ -770,16 +670,15 @@ function explore(root, data, kernel = null, problem = "") {
     ctx.fill();
     const broken = strip.tiles.filter((heart) => heart?.broken.length).length;
     find("stripTitle").textContent = state.way ? "From A to B" : nameOf(state.coordinate);
-    find("stripNote").textContent = state.way ? `A: ${state.a.name}; B: ${state.b.name}` :
-      "all others as now";
-    find("stripNote").textContent += `; \u2715: not valid (${broken} of ${STEPS})`;
+    find("stripNote").textContent = state.way ? `A: ${state.a.name}; B: ${state.b.name}`
+      : `all others as now; \u2715: not valid (${broken} of ${STEPS})`;
     find("strip").setAttribute("aria-label",
       `${find("stripTitle").textContent}: ${STEPS} hearts, ${broken} of them not valid`);
   }
 
   function drawSpread() {
-    const {ctx, w, h, font} = surface("spread");
-    const values = training(run(), state.system)[state.coordinate];
+    const {ctx, w, h, font} = surface(find("spread"));
+    const values = training(run(), system())[state.coordinate];
     const i = state.coordinate, end = 1.15 * reach(i), bins = 46, width = 2 * end / bins;
     const heights = new Array(bins).fill(0);
     for (const value of values) {
@@ -807,11 +706,16 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function drawBars() {
-    const {ctx, w, h, font} = surface("bars"), {order, active, dice: scores} = system();
+    const {ctx, w, h, font} = surface(find("bars")), {order, active, dice: scores} = system();
     const ranked = [...order].sort((a, b) => scores[a] - scores[b]);
-    const step = w / ranked.length, bottom = h - 2.6 * font;
+    const step = w / ranked.length, bottom = h - 2.6 * font, top = 1.4 * font;
+    const influence = (i) => 1 - (scores[i] ?? 1), highest = Math.max(1e-6, influence(ranked[0]));
     ranked.forEach((i, rank) => {
-      const height = Math.max(1, (1 - (scores[i] ?? 1)) * (bottom - 2));
+      const height = Math.max(1, influence(i) / highest * (bottom - top));
+      if (i === state.coordinate) {
+        text(ctx, number(influence(i), 2), Math.max(1.1 * font, (rank + 0.5) * step),
+             bottom - height - 0.7 * font, {colour: CHOSEN});
+      }
       const chosen = i === state.coordinate;
       ctx.fillStyle = chosen ? CHOSEN : active.includes(i) ? ACTIVE : INACTIVE;
       ctx.fillRect((rank + 0.1) * step, bottom - height, 0.8 * step, height);
@@ -826,7 +730,7 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function drawPlane() {
-    const {ctx, w, h, font} = surface("plane"), each = run(), {plane} = each;
+    const {ctx, w, h, font} = surface(find("plane")), each = run(), {plane} = each;
     each.box ??= [0, 1].map((axis) => {
       const values = plane.filter((_, k) => k % 2 === axis);
       return [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
@@ -886,6 +790,10 @@ function explore(root, data, kernel = null, problem = "") {
     find("pin").textContent = state.a ? "let go of A" : "pin as A";
     find("pin").setAttribute("aria-pressed", Boolean(state.a));
     find("wayRow").hidden = !state.a;
+    for (const [id, name] of state.a ? [["A", state.a.name], ["B", state.b.name]] : []) {
+      find(`name${id}`).textContent = `${id}: ${name.replace(/^mean of | \(.*\)/g, "")}`;
+      find(`name${id}`).title = name;
+    }
     find("way").value = state.share;
   }
 
@@ -912,61 +820,33 @@ function explore(root, data, kernel = null, problem = "") {
     });
   }
 
-  function stripSvg(side = 200, gap = 8, font = 16) {
-    const hearts = fiveHearts(), step = side + gap;
-    const drawn = ({loops}, name) => `<path fill="${colours[name]}" stroke="${colours[name]}" `
-      + `stroke-width="0.5" fill-rule="evenodd" d="${pathOf(loops[name], side, 2)}"/>`;
-    const zoomed = (zoom) => `translate(${side * (1 - zoom) / 2} ${side * (1 - zoom) / 2}) `
-      + `scale(${zoom})`;
-    const tiles = hearts.map(({heart, crop, words}, k) => `<g transform="translate(${k * step} 0)">`
-      + `<rect width="${side}" height="${side}" fill="${colours.BACKGROUND}"/>`
-      + `<g transform="${zoomed(crop / frameMm())}">`
-      + `${LAYERS.map(([name]) => drawn(heart, name)).join("")}</g>`
-      + `<text x="${side / 2}" y="${side + 1.4 * font}" text-anchor="middle">${words}`
-      + `${heart.broken.length ? " \u2715" : ""}</text></g>`);
-    const title = escaped(find("stripTitle").textContent);
-    return `<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="${font}" `
-      + `viewBox="0 0 ${hearts.length * step - gap} ${side + 2 * font}"><title>${title}</title>`
-      + `${tiles.join("")}</svg>`;
-  }
-
-  const escaped = (words) => words.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
-
-  function canvasOf(width, height) {
-    const canvas = make("canvas", {width, height});
-    const ctx = canvas.getContext("2d", {willReadFrequently: true});
-    ctx.fillStyle = "white";
-    ctx.fillRect(0, 0, width, height);
-    ctx.textAlign = "center";
-    return {canvas, ctx};
-  }
+  const stripTitle = () => `${run().label}: ${find("stripTitle").textContent}`
+    + (state.way ? `, ${state.a.name} to ${state.b.name}` : "");
 
   const exports = {
-    async png() {
-      const {canvas, ctx} = canvasOf(1024, 1024);
-      paint(ctx, shown.heart, 0, 0, 1024, {crop: state.crop, pixels: state.pixels});
+    async png(side = 1024) {
+      const {canvas, ctx} = sheet(side, side, side / 36);
+      paint(ctx, colours, shown.heart, 0, 0, side, {crop: state.crop, frame: frameMm(),
+                                                    pixels: state.pixels});
+      legend(ctx, colours, 0, 0, side, frameMm(), side / 36);
       save("heart.png", await blobOf(canvas), "image/png");
     },
     svg() {
-      save(`${stripName()}.svg`, stripSvg(), "image/svg+xml");
+      save(`${stripName()}.svg`, stripSvg(colours, fiveHearts(), stripTitle(), frameMm()),
+           "image/svg+xml");
     },
-    async stripPng(side = 360, gap = 12, font = 28) {
-      const hearts = fiveHearts();
-      const {canvas, ctx} = canvasOf(hearts.length * (side + gap) - gap, side + 2 * font);
-      hearts.forEach(({heart, crop, words}, k) => {
-        paint(ctx, heart, k * (side + gap), 0, side, {crop, pixels: state.pixels});
-        ctx.font = `${font}px system-ui, sans-serif`;
-        text(ctx, words + (heart.broken.length ? " \u2715" : ""), k * (side + gap) + side / 2,
-             side + 1.4 * font, {colour: heart.broken.length ? CHOSEN : INK});
-      });
+    async stripPng() {
+      const canvas = stripPicture(colours, fiveHearts(), stripTitle(),
+                                  {frame: frameMm(), pixels: state.pixels});
       save(`${stripName()}.png`, await blobOf(canvas), "image/png");
     },
     gif(side = 256, count = 24, ms = 60) {
-      const {ctx} = canvasOf(side, side);
+      const {ctx} = sheet(side, side, 12);
       const frames = Array.from({length: count}, (_, k) => {
         const share = (1 - Math.cos(2 * Math.PI * k / count)) / 2;
-        paint(ctx, look(onStrip(share)), 0, 0, side,
-              {crop: cropOnStrip(share), pixels: state.pixels});
+        paint(ctx, colours, look(onStrip(share)), 0, 0, side,
+              {crop: cropOnStrip(share), frame: frameMm(), pixels: state.pixels});
+        legend(ctx, colours, 0, 0, side, frameMm(), 12);
         return ctx.getImageData(0, 0, side, side);
       });
       save(state.way ? "beat.gif" : "sweep.gif", gif(frames, ms), "image/gif");
@@ -1000,22 +880,23 @@ function explore(root, data, kernel = null, problem = "") {
     if (state.playing) advance(time);
     const began = performance.now();
     const heart = look(state.z);
-    if (heart) {
+    for (const place of [state.start, state.a]) if (place) place.heart ??= look(place.z);
+    const ready = heart && state.start.heart && (!state.a || state.a.heart);
+    if (ready) {
       shown.heart = heart;
-      // The heart of the start, by the same decoder; known at once, since the walk begins there.
-      if (!state.start.heart) state.start.heart = {...look(state.start.z), crop: state.start.crop};
       drawHeart();
       drawMeasures();
       shown.drawn.heart = performance.now();
       shown.milliseconds = shown.drawn.heart - began;
     }
     follow();
-    if (heart) {
+    if (ready) {
       renewStrip();
       drawStrip();
       drawSpread();
       drawBars();
       drawPlane();
+      fillEnds();
       shown.drawn.all = performance.now();
     }
     shown.frames++;
@@ -1037,7 +918,7 @@ function explore(root, data, kernel = null, problem = "") {
     if (z.every((value, i) => value === state.z[i])) find("nearest").textContent = words || error;
   }
 
-  const clicks = {mean: meanHeart, random: randomHeart, play, pin, load: loadPatients, ...exports,
+  const clicks = {mean: () => begin(meanSource.find()), random: randomHeart, beat, play, pin, swap, load: loadPatients, ...exports,
     reset() {
       stop();
       Object.assign(state, {way: Boolean(state.a), share: state.start.share});
@@ -1057,8 +938,8 @@ function explore(root, data, kernel = null, problem = "") {
     stop();
     along(Number(target.value));
   });
-  for (const {colour, name} of data.groups) {
-    find("key").append(make("span", {}, swatch(colour), ` ${name}`), " ");
+  for (const {colour, name, title} of data.groups) {
+    find("key").append(make("span", {title}, swatch(colour), ` ${name}`), " ");
   }
   root.querySelectorAll("button, select, input, summary").forEach(ownKeys);
   find("patients").hidden = !kernel?.patients;
@@ -1091,7 +972,7 @@ function explore(root, data, kernel = null, problem = "") {
       return {...state, z: Array.from(state.z), u: Array.from(state.u), start: state.start.name,
               milliseconds: shown.milliseconds, frames: shown.frames, drawn: {...shown.drawn},
               verdict: shown.heart?.broken ?? null,
-              settled: !frame && !strip.tiles.includes(null)};
+              settled: !frame && !strip.tiles.includes(null) && !pending.ends};
     },
   };
 }

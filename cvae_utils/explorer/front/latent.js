@@ -1,4 +1,79 @@
-// Where a latent point lies among the training slices in the UMAP plane.
+// Latent points: a run's systems of coordinates, its training slices, samples, the UMAP plane.
+
+/** Decode what the run's arrays hold, and give it its systems of coordinates: the dimensions, and
+ *  the axes of a fitted prior. to: from z to coordinates; from: back. */
+function prepare(run) {
+  run.mu = halves(run.mu);
+  run.plane = floats(run.plane);
+  run.count = run.plane.length / 2;
+  const size = run.latent_dim, copy = (values) => Float64Array.from(values);
+  run.systems = {dimensions: {...run.dimensions, label: (i) => `z${i}`, to: copy, from: copy}};
+  if (run.axes) {
+    const mean = floats(run.axes.mean), forth = floats(run.axes.to), back = floats(run.axes.from);
+    const product = (matrix, v) => Float64Array.from({length: size}, (_, r) => {
+      let sum = 0;
+      for (let c = 0; c < size; c++) sum += matrix[r * size + c] * v[c];
+      return sum;
+    });
+    run.systems.axes = {...run.axes, label: (i) => `axis ${i + 1}`,
+      to: (z) => product(forth, Array.from(z, (value, i) => value - mean[i])),
+      from: (u) => product(back, u).map((value, i) => value + mean[i])};
+  }
+  for (const prior of run.priors) {
+    if (prior.roots) for (const name of ["means", "roots"]) prior[name] = halves(prior[name]);
+  }
+}
+
+/** The training slices in a system of coordinates, an array for each coordinate, sorted. */
+function training(run, system) {
+  if (!system.values) {
+    const size = run.latent_dim;
+    system.values = Array.from({length: size}, () => new Float64Array(run.count));
+    for (let n = 0; n < run.count; n++) {
+      system.to(run.mu.subarray(n * size, (n + 1) * size))
+        .forEach((value, i) => { system.values[i][n] = value; });
+    }
+    system.values.forEach((values) => values.sort());
+  }
+  return system.values;
+}
+
+/** Mean of mu and of the crops over the training slices that a group, level and phase have (-1:
+ *  any); null if there are none. */
+function meanOf(run, group = -1, level = -1, phase = -1) {
+  const mean = new Float64Array(run.latent_dim);
+  let count = 0, crop = 0;
+  for (let n = 0; n < run.count; n++) {
+    if ((group >= 0 && run.group[n] !== group) || (level >= 0 && run.level[n] !== level)
+        || (phase >= 0 && run.phase[n] !== phase)) continue;
+    count++;
+    crop += run.slice_mm[n];
+    for (let i = 0; i < mean.length; i++) mean[i] += run.mu[n * mean.length + i];
+  }
+  return count ? {z: mean.map((sum) => sum / count), crop: crop / count, count} : null;
+}
+
+/** A sample of a prior of a run, (Z,). */
+function sample(prior, size) {
+  const noise = Float64Array.from({length: size}, normal);
+  if (!prior.roots) return noise;
+  let k = 0;
+  for (let left = Math.random(); k < prior.weights.length - 1 && left > prior.weights[k]; k++) {
+    left -= prior.weights[k];
+  }
+  return Float64Array.from({length: size}, (_, r) => {
+    let sum = prior.means[k * size + r];
+    for (let c = 0; c <= r; c++) {
+      sum += prior.temperature * prior.roots[(k * size + r) * size + c] * noise[c];
+    }
+    return sum;
+  });
+}
+
+/** A value of N(0, 1), after Box and Muller. */
+function normal() {
+  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+}
 
 const NEIGHBOURS = 15;  // as projections.place
 
