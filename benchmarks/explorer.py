@@ -5,25 +5,29 @@
 100 moves by keyboard, one after the other, of the run that opens first; and 30 in the plain way: a
 slider whose callback draws the heart and its strip as one matplotlib figure into an Output widget.
 A move ends when its frame has been drawn. Then a slider is dragged fast, and 40 more moves are
-filmed, to look for panels that are empty in between. Written to benchmarks/results.json.
+filmed, to look for panels that are empty in between. And five times, on the phantom: from the start
+of JupyterLab to the heart of notebook 04. Written to benchmarks/results.json.
 """
 
 import base64
 import io
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from lab import chromium, opened_notebook
+from lab import IDLE, chromium, jupyter_lab, opened_notebook
 
 from cvae_utils import results_file
 from cvae_utils.files import REPOSITORY, machine
 
-MOVES, PLAIN_MOVES, FILMED_MOVES = 100, 30, 40
+MOVES, PLAIN_MOVES, FILMED_MOVES, OPENINGS = 100, 30, 40, 5
 CELLS = (f"""
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
@@ -136,6 +140,39 @@ def film(page) -> dict:
     return {"frames": len(frames), "empty": blank}
 
 
+CONNECTED = """window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel
+  ?.connectionStatus === "connected" """
+
+
+def opening(browser) -> dict:
+    """Seconds from the start of the server to the page, to the kernel, and to the heart of the
+    explorer in notebook 04, whose cells are run as soon as there is a kernel."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, path = Path(folder) / "root", "notebooks/04_latent_exploration.ipynb"
+        (root / "notebooks").mkdir(parents=True)
+        for name in ("cvae_utils", "notebooks/start.py"):
+            (root / name).symlink_to(REPOSITORY / name)
+        book = nbformat.read(REPOSITORY / path, as_version=4)
+        last = next(n for n, cell in enumerate(book.cells) if "Explorer(" in cell.source)
+        book.cells = book.cells[:last + 1]
+        nbformat.write(book, root / path)
+        began = time.perf_counter()
+        with jupyter_lab(root, Path(folder) / "settings", CVAE_DATA="phantom") as url_of:
+            times = {"server": time.perf_counter() - began}
+            page = browser.new_page(viewport={"width": 1500, "height": 1200})
+            page.goto(url_of(path))
+            page.wait_for_selector(IDLE)
+            times["page"] = time.perf_counter() - began
+            page.wait_for_function(CONNECTED, polling=50)
+            times["kernel"] = time.perf_counter() - began
+            page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+            page.wait_for_function(f"{STATE.replace('.explorer.', '?.explorer?.')}?.verdict",
+                                   polling=50, timeout=60_000)
+            times["heart"] = time.perf_counter() - began
+            page.close()
+    return times
+
+
 def main() -> None:
     with opened_notebook(CELLS, height=2600) as lab:
         found = {"lab": moves(lab), "drag": drag(lab), "film": film(lab),
@@ -146,7 +183,10 @@ def main() -> None:
         page = browser.new_page(viewport={"width": 1500, "height": 1200})
         page.goto((REPOSITORY / "figures" / "explorer.html").as_uri())
         page.wait_for_timeout(1500)
-        found |= {"page": moves(page), "run": page.evaluate(
+        openings = [opening(browser) for _ in range(OPENINGS)]
+        found |= {"opening_s": {name: np.median([one[name] for one in openings])
+                                for name in openings[0]},
+                  "page": moves(page), "run": page.evaluate(
             "JSON.parse(document.getElementById('data').textContent).runs[0].name")}
     found |= {"machine": machine(), "moves": MOVES, "plain_ms": times(plain)}
     found["ratio"] = found["plain_ms"]["median"] / found["lab"]["all_ms"]["median"]
@@ -155,6 +195,7 @@ def main() -> None:
         for name, title in (("heart_ms", "new heart"), ("all_ms", "all panels")):
             print(f"{place}, {title}: {found[place][name]['median']:.0f} ms, 95 %: "
                   f"{found[place][name]['p95']:.0f} ms")
+    print("JupyterLab, seconds to", {name: round(s, 1) for name, s in found["opening_s"].items()})
     print(f"plain way: {found['plain_ms']['median']:.0f} ms, {found['ratio']:.1f} times as long; "
           f"film: {found['film']}; drag: {found['drag']}")
 

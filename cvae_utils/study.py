@@ -5,11 +5,11 @@ import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from cvae_utils import profiles, results_file, shape_metrics, sweep
 from cvae_utils.analysis import latent_priors
@@ -17,13 +17,15 @@ from cvae_utils.data import acdc, download, every_slice, sources, splits
 from cvae_utils.data.alignment import crop_image
 from cvae_utils.data.slices import Slices, labels_seem_swapped, load_or_align
 from cvae_utils.explorer import atlas
-from cvae_utils.figures.style import save_figure, stamp_figure, use_style
 from cvae_utils.files import REPOSITORY, output_root
 from cvae_utils.labels import LABEL_MAPS
 from cvae_utils.model import hardware
 from cvae_utils.model.runs import Compute, Run, find_betas
 from cvae_utils.model.training import RunConfig
 from cvae_utils.model.training_time import say_what_the_report_takes
+
+if TYPE_CHECKING:  # matplotlib takes most of a second, and the explorer opens without it
+    from matplotlib.figure import Figure
 
 #: How a finding begins: see `finding`.
 FINDINGS = {True: "found", False: "not found here", None: "cannot be told here"}
@@ -38,7 +40,7 @@ class Study:
 
     section: str  # the notebook's name, under which its numbers are recorded
     profile: profiles.Profile
-    source: sources.Source
+    source: sources.Source | sources.Phantom
     device: torch.device
     processes: int  # that train together
     seed: int
@@ -175,11 +177,13 @@ class Study:
         """What every figure and table is made from, in one line."""
         return stamp_of([self])
 
-    def show(self, figure: Figure, name: str = "", stamp: str = "") -> Figure:
+    def show(self, figure: "Figure", name: str = "", stamp: str = "") -> "Figure":
         """Put the data stamp on a figure, write it as figures/<name>.png if it has a name, and
         return it for display."""
-        stamp_figure(figure, stamp or self.stamp)
-        return save_figure(figure, self.figure_folder / f"{name}.png") if name else figure
+        from cvae_utils.figures import style
+
+        style.stamp_figure(figure, stamp or self.stamp)
+        return style.save_figure(figure, self.figure_folder / f"{name}.png") if name else figure
 
     def table(self, table: pd.DataFrame, form: str = "", stamp: str = "") -> pd.DataFrame:
         """Print the data stamp and return the table for display, its numbers in `form`."""
@@ -210,7 +214,7 @@ def stamp_of(studies: Sequence[Study]) -> str:
     """What was made from these studies, which are one with several seeds, in one line."""
     source, profile = studies[0].source, studies[0].profile
     kind = "phantom hearts" if source.name == "phantom" else f"{source.name} labels"
-    meaning = source.frames[0].label_map
+    meaning = source.label_map
     if meaning != LABEL_MAPS["ACDC"]:
         kind += f" ({', '.join(f'{value} {meaning[value].name}' for value in meaning if value)})"
     seeds = ", ".join(str(study.seed) for study in studies)
@@ -241,7 +245,6 @@ def begin(section: str, seed: int = 0, split_by: str = "patient", labels: str | 
     profiles.whole("seed", seed, least=0)
     profiles.choice("split_by", split_by, splits.WAYS)
     pd.set_option("display.width", 400, "display.max_columns", 40, "display.max_rows", 60)
-    use_style()
     profile = profiles.active_profile()
     out = output_root()
     target = out / "data" / "raw" / "acdc"

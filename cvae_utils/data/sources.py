@@ -1,5 +1,6 @@
 """Which data set is used: ACDC, a data set of one's own, or the phantom."""
 
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from cvae_utils.cache import kept, key_of
 from cvae_utils.data import acdc
 from cvae_utils.data.phantom import write_phantom
 from cvae_utils.files import DataError
+from cvae_utils.labels import LABEL_MAPS, Label
 from cvae_utils.profiles import PROFILES, Profile
 
 
@@ -28,10 +30,34 @@ class Source:
     def patients(self) -> int:
         return len(acdc.by_patient(self.frames))
 
+    @property
+    def label_map(self) -> dict[int, Label]:
+        """What the values in the files mean."""
+        return self.frames[0].label_map
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """The phantom, in place of a Source: it is made when what lies in it is first asked for."""
+
+    data: Path
+    patients: int
+    seed: int
+    name = "phantom"
+    label_map = LABEL_MAPS["ACDC"]
+
+    @functools.cached_property
+    def made(self) -> Source:
+        return make_phantom(self.data, self.patients, self.seed)
+
+    root = property(lambda self: self.made.root)
+    frames = property(lambda self: self.made.frames)
+    fingerprint = property(lambda self: self.made.fingerprint)
+
 
 def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
-                labels: str | Mapping = "ACDC", pattern: str = "") -> Source:
-    """The data set in ACDC_ROOT, else in data/raw/acdc, else the phantom, made there if need be.
+                labels: str | Mapping = "ACDC", pattern: str = "") -> Source | Phantom:
+    """The data set in ACDC_ROOT, else in data/raw/acdc, else the phantom, made in data/raw.
 
     data: the folder data/; base: what a relative ACDC_ROOT is relative to, see acdc.find_root.
     labels and pattern: see open_source; the phantom needs neither. CVAE_LABELS (a name, or a
@@ -46,7 +72,7 @@ def find_source(data: Path, profile: Profile, base: Path, seed: int = 0,
                        if os.environ.get(name, "").strip()]:
             print(f"{' and '.join(ignored)}: not used, for the data set is the phantom. Set "
                   "ACDC_ROOT to the folder of your own.")
-        return make_phantom(data, profile.phantom_patients, seed)
+        return Phantom(data, profile.phantom_patients, seed)
     found = open_source("ACDC", root, labels, pattern)
     if not pattern and not acdc.is_official(found.frames):
         found = replace(found, name=own_name(root))

@@ -43,29 +43,44 @@ def style() -> str:
     return (FOLDER / "explorer.css").read_text(encoding="utf-8")
 
 
-def describe(atlases: Sequence[Atlas], decoders: bool = False) -> dict:
+def describe(atlases: Sequence[Atlas], decoders: bool = False, whole: int | None = None) -> dict:
     """What the front end knows of these runs, in this order; the first one opens.
 
     Of a model only the decoder goes in, and of the training slices mu, what is known of them and
     their place in the UMAP plane. A large decoder is left out (its layers are null), unless all
-    `decoders` are asked for. Raises ValueError if there is no run.
+    `decoders` are asked for. whole: of how many runs all of that goes in, all of them if None; of
+    the others only the label, and `describe_run` gives the rest. Raises ValueError if there is no
+    run.
     """
     if not atlases:
         raise ValueError("expected at least one atlas, found none")
-    groups = groups_of(group for each in atlases for group in each.groups)
-    phases = [phase for phase in PHASES if any(phase in each.phases for each in atlases)]
-    runs = [_describe(each, groups, phases, decoders) for each in atlases]
-    count = Counter(run["label"] for run in runs)
-    for run in runs:
-        if count[run["label"]] > 1:
-            run["label"] += f" ({run['name']})"
+    groups, phases = _groups(atlases), _phases(atlases)
+    labels = [_label(each) for each in atlases]
+    runs = [{"label": label + (f" ({each.name})" if labels.count(label) > 1 else "")}
+            for each, label in zip(atlases, labels)]
+    for n, run in enumerate(runs[:whole]):
+        run |= describe_run(atlases, n, decoders)
     return {"classes": [{"name": label.name, "colour": COLOURS[label]} for label in Label],
             "groups": [{"name": group, "title": GROUP_TITLES[group], "colour": GROUP_COLOURS[group]}
                        for group in groups],
             "phases": phases, "limit": LIMIT, "runs": runs}
 
 
-def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str], decoders: bool) -> dict:
+def _groups(atlases: Sequence[Atlas]) -> list[str]:
+    return groups_of(group for each in atlases for group in each.groups)
+
+
+def _phases(atlases: Sequence[Atlas]) -> list[str]:
+    return [phase for phase in PHASES if any(phase in each.phases for each in atlases)]
+
+
+def _label(source: Atlas) -> str:
+    return f"beta {source.beta:g}" + ", sharp" * isinstance(source.run.model, FieldVAE)
+
+
+def describe_run(atlases: Sequence[Atlas], number: int, decoders: bool = False) -> dict:
+    """All but the label of one of these runs; see `describe`."""
+    source, groups, phases = atlases[number], _groups(atlases), _phases(atlases)
     model, table = source.run.model, source.table
     layers, weights = _decoder(model)
     if not decoders and sum(map(len, weights)) > MOST_WEIGHTS:
@@ -73,7 +88,6 @@ def _describe(source: Atlas, groups: Sequence[str], phases: Sequence[str], decod
     median_mm = float(table["crop_mm"].median())
     found = {
         "name": source.name, "source": source.source,
-        "label": f"beta {source.beta:g}" + (", sharp" if isinstance(model, FieldVAE) else ""),
         "stamp": source.stamp, "licence": LICENCES.get(source.source, ""),
         "size": model.size, "latent_dim": model.latent_dim, "crop_mm": round(median_mm, 2),
         "layers": layers, "weights": encoded(np.concatenate(weights), "<f2"),

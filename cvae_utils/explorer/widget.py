@@ -9,21 +9,22 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anywidget
 import numpy as np
 import traitlets
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cvae_utils.analysis.dimensions import LIMIT
 from cvae_utils.data.slices import Slices
 from cvae_utils.explorer import front, patients
 from cvae_utils.explorer.atlas import Atlas, load, slice_name
-from cvae_utils.figures import hearts
-from cvae_utils.figures.style import stamp_figure
 from cvae_utils.model import encoding
 from cvae_utils.shape_metrics import broken_rules
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NO_RUN = ("There is no trained run to explore. Train one with notebook 02, or bring back those "
           "that come with the repository: git checkout data/pretrained")
@@ -88,7 +89,7 @@ class Explorer(anywidget.AnyWidget):
                 problems.append(str(error))
         found = self.atlases
         super().__init__(
-            data=json.dumps(front.describe(found)) if found else "",
+            data=json.dumps(front.describe(found, whole=1)) if found else "",
             problem="\n".join(problems or ([] if found else [NO_RUN])),
             has_patients=labels is not None, z=found[0].group_mean().tolist() if found else [])
         self.on_msg(lambda _, asked, __: self.send({"number": asked["number"],
@@ -112,8 +113,10 @@ class Explorer(anywidget.AnyWidget):
         """The heart that is shown, (S, S) uint8."""
         return encoding.decode(self.atlas.run.model, np.array(self.z, np.float32)[None])[0]
 
-    def figure(self) -> Figure:
+    def figure(self) -> "Figure":
         """The heart that is shown, and what the most influential dimension does to it."""
+        from cvae_utils.figures import hearts, style  # late: the sliders do not wait for matplotlib
+
         model, z, atlas = self.atlas.run.model, np.array(self.z, np.float32), self.atlas
         first, fine = self.strongest, 4 * model.size
         values = np.linspace(-LIMIT, LIMIT, 7)
@@ -124,19 +127,22 @@ class Explorer(anywidget.AnyWidget):
             encoding.decode_scores(model, z[None], fine)[0],
             encoding.decode_scores(model, path, fine), values, name,
             float(atlas.table["crop_mm"].median()), broken_rules(self.decode()))
-        return stamp_figure(figure, atlas.stamp)
+        return style.stamp_figure(figure, atlas.stamp)
 
     def answer(self, question: dict) -> dict:
-        """What the kernel knows and a browser does not. question: what ("scores", "patients",
-        "slice", "nearest"), the number of a run, and z or the rows of a slice; what cannot be
-        answered has an "error" in place of the rest."""
-        answers = {"scores": self._scores, "patients": self._patients, "slice": self._slice,
-                   "nearest": self._nearest}
+        """What the kernel knows and a browser does not. question: what ("run", "scores",
+        "patients", "slice", "nearest"), the number of a run, and z or the rows of a slice; what
+        cannot be answered has an "error" in place of the rest."""
+        answers = {"run": self._describe, "scores": self._scores, "patients": self._patients,
+                   "slice": self._slice, "nearest": self._nearest}
         atlas = self.atlases[question["run"]]
         try:
             return answers[question["what"]](atlas, question)
         except (ValueError, OSError) as error:
             return {"error": str(error)}
+
+    def _describe(self, _, question: dict) -> dict:
+        return front.describe_run(self.atlases, question["run"])
 
     def _scores(self, atlas: Atlas, question: dict) -> dict:
         model = atlas.run.model

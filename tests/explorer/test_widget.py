@@ -109,6 +109,10 @@ def break_the_posterior(folder):
     next(folder.glob("atlas-*/posterior.safetensors")).write_bytes(b"not a posterior")
 
 
+def names(explorer):
+    return [atlas.name for atlas in explorer.atlases]
+
+
 @pytest.mark.parametrize(("spoil", "remedy"), [
     (shutil.rmtree, "Train it with notebook 02 or 03"),
     (lose_the_atlas, "Make it with study.atlas(run)"),
@@ -116,11 +120,10 @@ def break_the_posterior(folder):
     (break_the_posterior, "again with study.atlas(run)"),
 ])
 def test_run_that_does_not_open_is_named_and_leaves_the_others(atlas, folder, spoil, remedy):
-    both = json.loads(Explorer([atlas, folder]).data)["runs"]
-    assert [run["name"] for run in both] == ["small", "kept"]
+    assert names(Explorer([atlas, folder])) == ["small", "kept"]
     spoil(folder)
     found = Explorer([folder, atlas])
-    assert [run["name"] for run in json.loads(found.data)["runs"]] == ["small"]
+    assert names(found) == ["small"]
     assert str(folder) in found.problem and remedy in found.problem
     alone = Explorer([folder])
     assert alone.data == "" and remedy in alone.problem
@@ -132,5 +135,9 @@ def test_explorer_without_a_run_says_where_to_get_one():
 
 
 def test_runs_of_several_sizes_stand_side_by_side(atlas, table):
-    runs = json.loads(Explorer([atlas, small_atlas(table, size=16, latent_dim=3)]).data)["runs"]
-    assert [(run["size"], run["latent_dim"]) for run in runs] == [(32, 6), (16, 3)]
+    found = Explorer([atlas, small_atlas(table, size=16, latent_dim=3)])
+    first, second = json.loads(found.data)["runs"]
+    assert (first["size"], first["latent_dim"]) == (32, 6) and second.keys() == {"label"}
+    second = found.answer({"what": "run", "run": 1})  # asked for when it is chosen
+    assert (second["size"], second["latent_dim"]) == (16, 3) and first.keys() == second.keys() | {
+        "label"}

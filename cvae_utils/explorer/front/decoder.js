@@ -1,7 +1,9 @@
 // Arrays from base64, and the decoder of a run: z -> class scores.
 
 function bytes(base64) {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const text = atob(base64), found = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);   // Uint8Array.from is ten times slower
+  return found;
 }
 
 function floats(base64) {

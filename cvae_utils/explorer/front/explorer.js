@@ -98,8 +98,6 @@ function explore(root, data, kernel = null, problem = "") {
   const clip = (x, i) => Math.max(-reach(i), Math.min(reach(i), x));
   const colours = Object.fromEntries(data.classes.map(({name, colour}) => [name, colour]));
 
-  data.runs.forEach(prepare);
-
   /** From where to where the training slices lie along a coordinate: all of them, or without a
    *  share of them at either end. */
   function range(i, without = 0) {
@@ -114,7 +112,7 @@ function explore(root, data, kernel = null, problem = "") {
   // what it makes of the menus.
   const state = {run: 0, system: "dimensions", coordinate: 0, z: null, u: null, crop: 1,
                  start: null, a: null, b: null, share: 1, way: false, playing: false, prior: 0,
-                 pixels: false, image: false};
+                 pixels: false, image: false, wanted: 0};
   const motion = {rising: true, before: null};
   const strip = {key: "", tiles: []};
   const pending = {};     // what waits for an idle moment
@@ -451,7 +449,12 @@ function explore(root, data, kernel = null, problem = "") {
 
   /** Another run: of what is shown, and of A, it shows the same patient or group; else its own mean
    *  heart. */
-  function open(index) {
+  async function open(index) {
+    const next = data.runs[index];
+    state.wanted = index;
+    if (!next.mu) Object.assign(next, await kernel.ask("run", {run: index}));
+    prepare(next);
+    if (state.wanted !== index) return;   // meanwhile, yet another was chosen
     const {start, a, b} = state, before = state.start && run();
     Object.assign(state, {run: index, a: null, way: false});
     const {valid_along: valid, systems} = run();
@@ -952,27 +955,28 @@ function explore(root, data, kernel = null, problem = "") {
 
   return root.explorer = {
     /** What the kernel sets. */
-    go(index, z) {
+    async go(index, z) {
       if (index !== state.run) {
         find("runs").querySelectorAll("input")[index].checked = true;
-        open(index);
+        await open(index);
       }
       if (state.z.some((value, i) => Math.abs(value - z[i]) > 1e-6)) {
         stand(z);
       }
     },
     decode: (index, z) => {
-      const each = data.runs[index];
+      const each = prepare(data.runs[index]);
       return Array.from(likeliest(enlarge((each.decoder ??= makeDecoder(each))(z), each.size)));
     },
-    place: (index, z) => place(data.runs[index], z),
+    place: (index, z) => place(prepare(data.runs[index]), z),
     brokenRules: (labels, side) => brokenRules(Uint8Array.from(labels), side),
     stand: (z) => stand(z),
     get state() {
       return {...state, z: Array.from(state.z), u: Array.from(state.u), start: state.start.name,
               milliseconds: shown.milliseconds, frames: shown.frames, drawn: {...shown.drawn},
               verdict: shown.heart?.broken ?? null,
-              settled: !frame && !strip.tiles.includes(null) && !pending.ends};
+              settled: !frame && !strip.tiles.includes(null) && !pending.ends
+                       && state.wanted === state.run};
     },
   };
 }

@@ -1,8 +1,9 @@
 // Latent points: a run's systems of coordinates, its training slices, samples, the UMAP plane.
 
 /** Decode what the run's arrays hold, and give it its systems of coordinates: the dimensions, and
- *  the axes of a fitted prior. to: from z to coordinates; from: back. */
+ *  the axes of a fitted prior. to: from z to coordinates; from: back. Once; returns the run. */
 function prepare(run) {
+  if (run.systems) return run;
   run.mu = halves(run.mu);
   run.plane = floats(run.plane);
   run.count = run.plane.length / 2;
@@ -22,6 +23,7 @@ function prepare(run) {
   for (const prior of run.priors) {
     if (prior.roots) for (const name of ["means", "roots"]) prior[name] = halves(prior[name]);
   }
+  return run;
 }
 
 /** The training slices in a system of coordinates, an array for each coordinate, sorted. */
