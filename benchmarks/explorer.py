@@ -117,7 +117,7 @@ def drag(page) -> dict:
 
 def film(page) -> dict:
     """Frames that the browser painted during moves, and how many have an empty panel."""
-    boxes = [one.bounding_box() for one in page.locator(".heart-explorer canvas").all()]
+    boxes = [one.bounding_box() for one in page.locator(".heart-explorer section > canvas").all()]
     frames, session = [], page.context.new_cdp_session(page)
 
     def keep(event):

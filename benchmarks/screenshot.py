@@ -30,12 +30,9 @@ def main() -> None:
             return page.locator(f".heart-explorer [data-id={name}]")
 
         find("level").select_option(label="middle")
-        for phase in ("ES", "ED"):  # of the mean heart without a disease
-            find("phase").select_option(label=phase)
-            find("group").select_option(label="NOR")
-            if phase == "ES":
-                page.wait_for_timeout(500)
-                find("pin").click()
+        find("group").select_option("0")  # the mean heart without a disease
+        find("beat").click()
+        find("play").click()              # which stops it
         find("way").fill("0.6")
         page.wait_for_timeout(2500)
         page.locator(".heart-explorer").screenshot(path=FIGURES / "explorer.png")
