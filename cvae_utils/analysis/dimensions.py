@@ -17,15 +17,16 @@ LIMIT, STEPS = 3.0, 50
 #: A descriptor whose standard deviation over the training slices is no more than this is constant.
 CONSTANT = 1e-9
 
-#: What more and less of a descriptor is, in words; on the screen y points down.
+#: What more and less of a descriptor is, in words. On the screen y points down, and the RV is left;
+#: where the LV leaves the middle of MYO, the wall is thinner on that side.
 MOVES = {
     "area_lv": ("larger LV", "smaller LV"),
     "area_myo": ("larger MYO", "smaller MYO"),
     "area_rv": ("larger RV", "smaller RV"),
     "area_lv_myo": ("larger LV + MYO", "smaller LV + MYO"),
     "wall": ("thicker wall", "thinner wall"),
-    "offset_x": ("LV right in MYO", "LV left in MYO"),
-    "offset_y": ("LV low in MYO", "LV high in MYO"),
+    "offset_x": ("wall thicker at the RV", "wall thicker opposite the RV"),
+    "offset_y": ("wall thicker above", "wall thicker below"),
     "extent_x": ("wider LV + MYO", "narrower LV + MYO"),
     "extent_y": ("taller LV + MYO", "flatter LV + MYO"),
     "rv_eccentricity": ("longer RV", "rounder RV"),
@@ -119,11 +120,11 @@ def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_moves(effect: pd.DataFrame) -> list[str]:
-    """What a move from -3 to 3 along each dimension does to a heart, in a few words, (Z,).
+    """What a move from the first to the last picture of each traversal does, in words, (Z,).
 
-    effect: from `effects`. The strongest effect, as in "smaller LV", and a second one after a slash
-    where it is nearly as strong, as in `name_dimensions`. Dimensions of the same words get their
-    next strongest effects too, three in all at most, until the words differ.
+    effect: from `effects`. The strongest effect, as in "smaller LV", and a second one where it is
+    nearly as strong, as in `name_dimensions`. Dimensions of the same words get their next strongest
+    effects too, three in all at most, until the words differ.
     """
     ranked = [[MOVES[name][int(value < 0)] for name, value in
                sorted(values.items(), key=lambda pair: -abs(pair[1])) if value]
@@ -134,8 +135,7 @@ def describe_moves(effect: pd.DataFrame) -> list[str]:
         alike = {words for words, times in Counter(parts).items() if times > 1}
         parts = [tuple(words[:min(count + more, 3)]) if part in alike else part
                  for words, count, part in zip(ranked, counts, parts)]
-    return [", ".join([" / ".join(part[:count]), *part[count:]]) or "no effect"
-            for part, count in zip(parts, counts)]
+    return [", ".join(part) or "no effect" for part in parts]
 
 
 def report_effects(effect: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,7 @@ from cvae_utils.cache import kept
 from cvae_utils.data.file_names import PHASES
 from cvae_utils.data.slices import Slices
 from cvae_utils.files import REPOSITORY, complete_folder, read_json, short_hash, write_json
-from cvae_utils.labels import groups_of
+from cvae_utils.labels import STRUCTURE_NAMES, groups_of
 from cvae_utils.model import encoding
 from cvae_utils.model.runs import Run, load_run
 
@@ -78,7 +78,8 @@ class Atlas:
     most informative first. umap: parameters of the plane, and the error of projections.place in it.
     source: name of the data set; stamp: what all of this was made from, in a line. priors: by kind,
     "standard" always among them. axes: what the principal axes of the fitted ones do; the kinds
-    share them, because all take them from the same moments. validity: see `valid_shares`.
+    share them, because all take them from the same moments. validity: see `valid_shares`; sizes:
+    see `real_sizes`.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Atlas:
     priors: dict[str, latent_priors.Prior] = field(default_factory=dict)
     axes: Effects | None = None
     validity: dict = field(default_factory=dict)
+    sizes: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self):
         standard = {"standard": latent_priors.standard(self.run.model.latent_dim)}
@@ -173,25 +175,50 @@ def build(run: Run, slices: Slices, split: dict[str, np.ndarray], stamp: str, se
     table["umap_1"], table["umap_2"] = fitted.embedding_.T
     return Atlas(
         name=run.folder.name, run=run, posterior=posterior, table=table,
-        effects=measure(run, latent_priors.standard(run.model.latent_dim), described),
+        effects=measure(run, latent_priors.standard(run.model.latent_dim), described, posterior.mu),
         active=run.results["kl_order"][:run.results["active_dimensions"]],
         umap={"n_neighbors": fitted.n_neighbors, "min_dist": fitted.min_dist,
               "random_state": seed} | placement_error(fitted, posterior.mu),
         source=slices.source, stamp=stamp, priors=priors,
-        axes=measure(run, next(iter(priors.values())), described),
-        validity=valid_shares(run, posterior, priors, seed))
+        axes=measure(run, next(iter(priors.values())), described, posterior.mu),
+        validity=valid_shares(run, posterior, priors, seed), sizes=real_sizes(described, table))
 
 
-def measure(run: Run, centre: latent_priors.Prior, training: pd.DataFrame) -> Effects:
+def measure(run: Run, prior: latent_priors.Prior, training: pd.DataFrame,
+            mu: np.ndarray) -> Effects:
     """What the axes of a prior do to its mean heart; of N(0, I) these are the latent dimensions.
 
-    training: shape_metrics.describe of the training slices.
+    training: shape_metrics.describe of the training slices; mu: (N, Z), where they lie. The words
+    are of moves that a reader makes: from the mean of the training slices, to where they end on
+    either side. Effects that one line does not describe, because the ends differ the other way, are
+    left out.
     """
-    traversals = np.stack([encoding.decode(run.model, centre.traverse(axis))
-                           for axis in range(centre.latent_dim)])
-    mean_shape = encoding.decode(run.model, centre.mean[None])[0]
-    words = dimensions.describe_moves(dimensions.effects(traversals, training))
+    traversals = np.stack([encoding.decode(run.model, prior.traverse(axis))
+                           for axis in range(prior.latent_dim)])
+    mean_shape = encoding.decode(run.model, prior.mean[None])[0]
+    moved = np.stack([encoding.decode(run.model, z) for z in real_moves(prior, mu)])
+    effect, ends = (dimensions.effects(maps, training) for maps in (moved, moved[:, [0, -1]]))
+    words = dimensions.describe_moves(effect.where(np.sign(effect) == np.sign(ends), 0.0))
     return Effects(dimensions.influence(traversals, mean_shape), words)
+
+
+def real_moves(prior: latent_priors.Prior, mu: np.ndarray) -> np.ndarray:
+    """z along each coordinate of a prior, (Z, STEPS, Z): from the 1st to the 99th percentile of mu
+    (N, Z), the other coordinates at its mean."""
+    u = prior.to_axes(mu)
+    moves = np.tile(u.mean(axis=0), (prior.latent_dim, dimensions.STEPS, 1))
+    for axis, (low, high) in enumerate(np.percentile(u, [1, 99], axis=0).T):
+        moves[axis, :, axis] = np.linspace(low, high, dimensions.STEPS)
+    return prior.from_axes(moves.reshape(-1, prior.latent_dim)).reshape(moves.shape)
+
+
+def real_sizes(described: pd.DataFrame, table: pd.DataFrame) -> dict[str, list[float]]:
+    """Smallest and largest area of RV, MYO and LV, in cm2, and thickness of the wall, in mm, of the
+    training slices; described: by shape_metrics.describe, table: theirs, with crop_mm."""
+    mm = table["crop_mm"].fillna(table["crop_mm"].median()).to_numpy()
+    sizes = {name: described[f"area_{name.lower()}"] * (mm / 10)**2 for name in STRUCTURE_NAMES}
+    sizes["wall"] = described["wall"] * mm
+    return {name: [float(values.min()), float(values.max())] for name, values in sizes.items()}
 
 
 def valid_shares(run: Run, posterior: encoding.Posterior,
@@ -272,7 +299,7 @@ def _write(made: Atlas, folder: Path) -> None:
     write_json(folder / "atlas.json", {
         **effects, "active": made.active, "axes": axes,
         "priors": {kind: _mark(prior) for kind, prior in made.priors.items()},
-        "validity": made.validity,
+        "validity": made.validity, "sizes": made.sizes,
         "umap": made.umap, "source": made.source, "stamp": made.stamp})
 
 
@@ -318,7 +345,7 @@ def _read(place: Path, run: Run) -> Atlas:
                          f"Delete this folder and {AGAIN}")
     return Atlas(place.parent.name, run, posterior, table, effects, known["active"], known["umap"],
                  known["source"], known["stamp"], axes=axes,
-                 validity=known["validity"])
+                 validity=known["validity"], sizes=known["sizes"])
 
 
 def _read_priors(place: Path, latent_dim: int) -> dict[str, latent_priors.Prior]:

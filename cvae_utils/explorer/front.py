@@ -7,7 +7,6 @@ run, so nothing is lost, and float32 where a place is exact.
 
 import base64
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,7 +98,8 @@ def describe_run(atlases: Sequence[Atlas], number: int, decoders: bool = False) 
         "slice_mm": [round(mm, 1) for mm in table["crop_mm"].fillna(median_mm)],
         "dimensions": _coordinates(source.coordinates("standard")),
         "priors": [_prior(source, kind) for kind in source.priors],
-        "valid_along": source.validity["along"], "error_p90": source.umap["error_p90"]}
+        "sizes": source.sizes, "valid_along": source.validity["along"],
+        "error_p90": source.umap["error_p90"]}
     if source.axes is not None and len(source.priors) > 1:
         kind = list(source.priors)[-1]
         prior = source.priors[kind]
@@ -115,17 +115,8 @@ def _coordinates(coordinates: Coordinates) -> dict:
     dice = {d: None if math.isnan(score) else round(score, 4)
             for d, score in zip(ranking["dimension"], ranking["mean_dice"])}
     return {"order": coordinates.order, "active": coordinates.active,
-            "names": distinct(coordinates.effects.names),
+            "names": coordinates.effects.names,
             "dice": [dice[d] for d in range(len(dice))]}
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """Names of coordinates, numbered where several have the same one."""
-    count, seen, found = Counter(names), Counter(), []
-    for name in names:
-        seen[name] += 1
-        found.append(f"{name} ({seen[name]})" if count[name] > 1 else name)
-    return found
 
 
 def _prior(source: Atlas, kind: str) -> dict:

@@ -32,15 +32,16 @@ NO_RUN = ("There is no trained run to explore. Train one with notebook 02, or br
 #: Joins the front end to the kernel.
 GLUE = """
 export default {render({model, el}) {
-  const waiting = new Map();
+  const waiting = new Map(), own = Math.random().toString(36).slice(2);   // this view of the widget
   let asked = 0;
   model.on("msg:custom", ({number, ...answer}) => {
     waiting.get(number)?.(answer);
     waiting.delete(number);
   });
   const ask = (what, details) => new Promise((answer) => {
-    waiting.set(++asked, answer);
-    model.send({number: asked, what, ...details});
+    const number = `${own} ${++asked}`;
+    waiting.set(number, answer);
+    model.send({number, what, ...details});
   });
   const text = model.get("data");
   if (!text) {
@@ -53,7 +54,9 @@ export default {render({model, el}) {
   };
   const explorer = explore(el, JSON.parse(text), {ask, tell, patients: model.get("has_patients")},
                            model.get("problem"));
-  model.on("change:z change:run", () => explorer.go(model.get("run"), model.get("z")));
+  const go = () => explorer.go(model.get("run"), model.get("z"));
+  model.on("change:z change:run", go);
+  go();
 }};
 """
 
@@ -94,6 +97,27 @@ class Explorer(anywidget.AnyWidget):
             has_patients=labels is not None, z=found[0].group_mean().tolist() if found else [])
         self.on_msg(lambda _, asked, __: self.send({"number": asked["number"],
                                                     **self.answer(asked)}))
+
+    @traitlets.validate("run")
+    def _check_run(self, proposal) -> int:
+        number = proposal["value"]
+        if number and not 0 <= number < len(self.atlases):
+            raise traitlets.TraitError(f"run: expected 0 to {len(self.atlases) - 1}, "
+                                       f"found {number}")
+        return number
+
+    @traitlets.validate("z")
+    def _check_z(self, proposal) -> list[float]:
+        z, expected = proposal["value"], self.atlas.run.model.latent_dim if self.atlases else 0
+        if len(z) != expected or not np.isfinite(z).all():
+            raise traitlets.TraitError(f"z: expected {expected} finite numbers, found {z}")
+        return z
+
+    @traitlets.observe("run")
+    def _begin_at_the_mean(self, _) -> None:
+        """Another run's z means nothing here; the front end sends its own with the run."""
+        if len(self.z) != self.atlas.run.model.latent_dim:
+            self.z = self.atlas.group_mean().tolist()
 
     @property
     def atlas(self) -> Atlas:
@@ -140,6 +164,8 @@ class Explorer(anywidget.AnyWidget):
             return answers[question["what"]](atlas, question)
         except (ValueError, OSError) as error:
             return {"error": str(error)}
+        except Exception as error:  # it must be told: the front end waits for an answer
+            return {"error": f"{type(error).__name__}: {error}"}
 
     def _describe(self, _, question: dict) -> dict:
         return front.describe_run(self.atlases, question["run"])

@@ -43,7 +43,8 @@ def small_atlas(table, size=32, latent_dim=6, channels=4, beta=10.0, **changed):
         active=[d for d in (5, 0, 3) if d < latent_dim],
         umap={"error_median": 0.1, "error_p90": 0.5}, source="phantom", stamp="Data: small hearts",
         validity={"along": {"dimensions": 0.75}, "samples": {"standard": 0.25},
-                  "temperature": {"standard": 1.0}})
+                  "temperature": {"standard": 1.0}},
+        sizes={"LV": [0.0, 500.0], "wall": [0.0, 100.0]})
     return replace(made, **changed)
 
 

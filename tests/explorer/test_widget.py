@@ -14,6 +14,7 @@ import torch
 from atlases import halved, heart, small_atlas
 from matplotlib.figure import Figure
 from PIL import Image
+from traitlets import TraitError
 
 from cvae_utils.analysis import projections
 from cvae_utils.data.slices import DataError
@@ -41,6 +42,20 @@ def test_explorer_opens_on_the_mean_of_the_real_hearts_and_follows_z(explorer, a
     assert explorer.z == pytest.approx(z)
     assert (explorer.decode() == heart(atlas.run.model, z)).all()
     assert isinstance(explorer.figure(), Figure)
+
+
+def test_run_and_z_that_do_not_fit_are_refused(atlas, table):
+    explorer = Explorer([atlas, small_atlas(table, latent_dim=3)])
+    for number, z in ((2, "run: expected 0 to 1, found 2"), (-1, "found -1")):
+        with pytest.raises(TraitError, match=z):
+            explorer.run = number
+    for z in ([1.0, 2.0], [0.0] * 5 + [np.inf]):
+        with pytest.raises(TraitError, match="z: expected 6 finite numbers"):
+            explorer.z = z
+    explorer.run = 1  # its z is not that of the run before
+    assert explorer.z == pytest.approx(explorer.atlas.group_mean())
+    explorer.set_state({"run": 0, "z": [0.5] * 6})  # as the front end does, both at once
+    assert explorer.z == [0.5] * 6
 
 
 def test_scores_are_those_of_the_decoder(explorer, atlas):

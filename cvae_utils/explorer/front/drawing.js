@@ -129,40 +129,49 @@ function legend(ctx, colours, x, y, side, frame, font) {
   });
 }
 
-/** Hearts in a row, with words under each, as a PNG would have them. hearts: {heart, crop, words}. */
-function stripPicture(colours, hearts, title, {frame, pixels}, side = 360, gap = 12, font = 28) {
-  const top = 2 * font, {canvas, ctx} = sheet(hearts.length * (side + gap) - gap,
-                                              top + side + 2 * font, font);
-  text(ctx, title, 0, font, {align: "left", colour: INK});
+/** Hearts in a row, with words under each and what they were made from at the foot, on a canvas.
+ *  hearts: {heart, crop, words}. */
+function stripPicture(colours, hearts, title, foot, {frame, pixels}, side = 360, gap = 12,
+                      font = 28) {
+  const top = 2 * font, {canvas, ctx} = sheet(hearts.length * (side + gap) + gap,
+                                              top + side + 3.2 * font, font);
+  text(ctx, title, gap, font, {align: "left", colour: INK});
   hearts.forEach(({heart, crop, words}, k) => {
-    const x = k * (side + gap);
+    const x = gap + k * (side + gap);
     paint(ctx, colours, heart, x, top, side, {crop, frame, pixels});
     if (!k) legend(ctx, colours, x, top, side, frame, 0.8 * font);
     text(ctx, words + (heart.broken.length ? " \u2715" : ""), x + side / 2,
          top + side + font, {colour: heart.broken.length ? CHOSEN : INK});
   });
+  ctx.font = `${0.6 * font}px system-ui, sans-serif`;
+  text(ctx, foot, gap, top + side + 2.4 * font, {align: "left"});
   return canvas;
 }
 
 /** The same as SVG. */
-function stripSvg(colours, hearts, title, frame, side = 200, gap = 8, font = 16) {
-  const step = side + gap, top = 2 * font, bar = side * BAR_MM / frame;
+function stripSvg(colours, hearts, title, foot, frame, side = 200, gap = 8, font = 16) {
+  const step = side + gap, top = 2 * font, bar = side * BAR_MM / frame, small = 0.6 * font;
   const escaped = (words) => words.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
   const drawn = ({loops}, name) => `<path fill="${colours[name]}" stroke="${colours[name]}" `
     + `stroke-width="0.5" fill-rule="evenodd" d="${pathOf(loops[name], side, 2)}"/>`;
   const zoomed = (zoom) => `translate(${side * (1 - zoom) / 2} ${side * (1 - zoom) / 2}) `
     + `scale(${zoom})`;
-  const tiles = hearts.map(({heart, crop, words}, k) =>
-    `<svg x="${k * step}" y="${top}" width="${side}" height="${side}">`
+  const words = (line, x, y, size, anchor = "start") => `<text x="${x}" y="${y}" `
+    + `font-size="${size}" text-anchor="${anchor}">${escaped(line)}</text>`;
+  const tiles = hearts.map(({heart, crop, words: under}, k) =>
+    `<svg x="${gap + k * step}" y="${top}" width="${side}" height="${side}">`
     + `<rect width="${side}" height="${side}" fill="${colours.BACKGROUND}"/>`
     + `<g transform="${zoomed(crop / frame)}">`
     + `${LAYERS.map(([name]) => drawn(heart, name)).join("")}</g></svg>`
-    + `<text x="${k * step + side / 2}" y="${top + side + 1.3 * font}" text-anchor="middle">${words}`
-    + `${heart.broken.length ? " \u2715" : ""}</text>`);
-  return `<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="${font}" `
-    + `viewBox="0 0 ${hearts.length * step - gap} ${top + side + 2 * font}">`
-    + `<title>${escaped(title)}</title><text y="${1.2 * font}">${escaped(title)}</text>`
-    + `${tiles.join("")}<path d="M8 ${top + side - 8}h${bar.toFixed(2)}" stroke="${INK}" `
-    + `stroke-width="3"/><text x="8" y="${top + side - 14}" font-size="${0.8 * font}">${BAR_MM} mm`
-    + "</text></svg>";
+    + words(under + (heart.broken.length ? " \u2715" : ""), gap + k * step + side / 2,
+            top + side + 1.2 * font, font, "middle"));
+  const key = LAYERS.map(([name], k) => `<rect x="${2 * gap}" y="${top + gap + 1.4 * k * small}" `
+    + `width="${small}" height="${small}" fill="${colours[name]}"/>`
+    + words(name, 2 * gap + 1.4 * small, top + gap + (1.4 * k + 0.9) * small, small));
+  return `<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" `
+    + `viewBox="0 0 ${hearts.length * step + gap} ${top + side + 2.6 * font}">`
+    + `<title>${escaped(title)}</title>${words(title, gap, 1.2 * font, font)}${tiles.join("")}`
+    + `${key.join("")}<path d="M${2 * gap} ${top + side - 8}h${bar.toFixed(2)}" stroke="${INK}" `
+    + `stroke-width="3"/>${words(`${BAR_MM} mm`, 2 * gap, top + side - 14, 0.8 * font)}`
+    + `${words(foot, gap, top + side + 2.3 * font, small)}</svg>`;
 }

@@ -5,8 +5,7 @@ const BETWEEN = 5;      // steps of the line in the UMAP plane from one tile to 
 const SPEED = 2;        // of a sweep, standard deviations a second
 const BEAT = 1.2;       // seconds from A to B
 const FINE = 4;         // points of an outline's grid to a pixel of the label map
-const END = 2;          // value at which the two pictures beside a slider are drawn
-const CLOSER = 0.75;    // part of the frame that they show
+const CLOSER = 0.75;    // part of the frame that the pictures beside a slider show
 const NAMES = {RV: "right ventricle", MYO: "myocardium", LV: "left-ventricle cavity"};
 const LEVELS = ["base", "middle", "apex"];
 
@@ -14,10 +13,9 @@ const TEMPLATE = `
 <div class="bar">
   <fieldset><legend>model</legend><span data-id="runs" class="choice"></span></fieldset>
   <fieldset><legend>start from</legend>
-    <button data-id="mean">mean of real hearts</button>
-    <button data-id="random">random heart</button>
-    <span data-id="priors" class="choice" role="radiogroup" aria-label="drawn from"></span>
+    <button data-id="mean" class="start">mean of real hearts</button>
   </fieldset>
+  <fieldset><legend>random heart from</legend><span data-id="priors" class="tools"></span></fieldset>
   <fieldset><legend>mean of a group</legend>
     <select data-id="group" aria-label="group"></select>
     <select data-id="level" aria-label="level"></select>
@@ -46,12 +44,6 @@ const TEMPLATE = `
       <input type="range" min="0" max="1" step="0.02" data-id="way" aria-label="from A to B">
       <span data-id="nameB"></span><button data-id="swap">swap</button></div>
   </section>
-  <section class="sliders" aria-label="sliders">
-    <div data-id="systems" class="choice" role="radiogroup"
-         aria-label="what the sliders move"></div>
-    <p data-id="systemNote"></p>
-    <div data-id="list" class="list"></div>
-  </section>
   <section class="numbers" aria-label="measures">
     <table><thead><tr><th></th><th scope="col">now</th><th scope="col" data-id="reference"></th>
       <th scope="col">change</th></tr></thead><tbody data-id="measures"></tbody></table>
@@ -67,11 +59,12 @@ const TEMPLATE = `
   </section>
   <section class="map" aria-label="UMAP plane">
     <p><b>UMAP</b> of the training slices <span data-id="key" class="key"></span></p>
-    <p class="small">\u25ef this heart; nine of ten lie within the ring; line: the strip</p>
+    <p class="small">\u25ef this heart, nine times in ten placed to within the ring; line: where the
+      strip leads</p>
     <canvas data-id="plane" role="img" aria-label="this heart among the training slices"></canvas>
   </section>
   <section class="spread" aria-label="training slices along the selected slider">
-    <p><b data-id="spreadTitle"></b> line: N(0, 1), the prior</p>
+    <p><b data-id="spreadTitle"></b> line: N(0, 1)</p>
     <canvas data-id="spread" role="img" aria-label="histogram of the training slices"></canvas>
   </section>
   <section class="influence" aria-label="influence of each slider">
@@ -79,17 +72,21 @@ const TEMPLATE = `
       \u22123 to 3</p>
     <canvas data-id="bars" role="img" aria-label="influence of each slider"></canvas>
   </section>
+  <section class="sliders" aria-label="sliders">
+    <div data-id="systems" class="choice" role="radiogroup"
+         aria-label="what the sliders move"></div>
+    <p data-id="systemNote"></p>
+    <div data-id="list" class="list"></div>
+  </section>
 </div>
 <p class="small foot"><span data-id="stamp"></span>. <span data-id="licence"></span></p>`;
-
-let explorers = 0;
 
 /** Build the explorer into an element. kernel: null, or {ask(what, details) -> Promise,
  *  tell(run, z), patients: whether it has any}. problem: what to say at the beginning. */
 function explore(root, data, kernel = null, problem = "") {
   root.classList.add("heart-explorer");
   root.innerHTML = TEMPLATE;
-  const own = ++explorers;
+  const own = Math.random().toString(36).slice(2);   // tells this explorer's controls from others'
   const find = (id) => root.querySelector(`[data-id="${id}"]`);
   const number = (x, digits) =>
     x.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "\u2212");
@@ -111,8 +108,8 @@ function explore(root, data, kernel = null, problem = "") {
   // source finds its place again in another model: {find() -> place, promise of one or null}, and
   // what it makes of the menus.
   const state = {run: 0, system: "dimensions", coordinate: 0, z: null, u: null, crop: 1,
-                 start: null, a: null, b: null, share: 1, way: false, playing: false, prior: 0,
-                 pixels: false, image: false, wanted: 0};
+                 start: null, a: null, b: null, share: 1, way: false, playing: false,
+                 pixels: false, image: false, wanted: 0, wish: 0};
   const motion = {rising: true, before: null};
   const strip = {key: "", tiles: []};
   const pending = {};     // what waits for an idle moment
@@ -130,15 +127,38 @@ function explore(root, data, kernel = null, problem = "") {
     if (!each.known.has(key)) {
       if (each.waiting) return null;   // one question at a time: the newest is asked next
       each.waiting = true;
-      kernel.ask("scores", {run: state.run, z: Array.from(z)}).then(({scores, side}) => {
+      ask("scores", {z: Array.from(z)}).then((answer) => {
         each.waiting = false;
-        each.known.set(key, {values: halves(scores), side});
+        each.failed = !answer;
+        if (!answer) return;
+        each.known.set(key, {values: halves(answer.scores), side: answer.side});
         if (each.known.size > 64) each.known.delete(each.known.keys().next().value);
         invalidate();
       });
       return null;
     }
     return each.known.get(key);
+  }
+
+  /** The kernel's answer; null, and a note, if there is something wrong. */
+  async function ask(what, details = {}) {
+    const late = "The kernel has not answered yet. Does it run? If not, run the notebook again.";
+    const waits = setTimeout(say, 5000, late);
+    const answer = await kernel.ask(what, {run: state.run, ...details});
+    clearTimeout(waits);
+    if (answer.error || find("note").textContent === late) say(answer.error ?? "");
+    return answer.error ? null : answer;
+  }
+
+  /** `look`, once the kernel has answered; null if it cannot. */
+  async function seen(z) {
+    const each = run();
+    each.failed = false;
+    for (;;) {
+      const heart = look(z);
+      if (heart || each.failed || run() !== each) return heart;
+      await new Promise((done) => setTimeout(done, 20));
+    }
   }
 
   /** What there is to see of z: label map, rules it breaks, outlines on a grid of so many points a
@@ -152,6 +172,7 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   function stand(z, crop = state.crop) {
+    state.wish++;   // an answer that was asked for before comes too late
     state.z = Float64Array.from(z);
     state.u = system().to(state.z);
     state.crop = crop;
@@ -161,9 +182,11 @@ function explore(root, data, kernel = null, problem = "") {
   /** Jump to a place, which is then what "back to start" means, and beside A it is B. */
   function begin(place) {
     stop();
+    say("");
     Object.assign(state, {start: {...place, share: 1}, b: place, share: 1, way: Boolean(state.a)});
     stand(place.z, place.crop);
     find("group").value = place.source.group ?? "";
+    if (place.source.patient) listSlices(place.source.patient);
     find("slice").value = place.source.slice ?? "";
     find("imageLabel").hidden = !place.image;
   }
@@ -202,20 +225,21 @@ function explore(root, data, kernel = null, problem = "") {
     play();
   }
 
-  function randomHeart() {
-    const prior = run().priors[state.prior];
+  function randomHeart(k) {
+    const prior = run().priors[k];
     begin({name: `random heart from ${prior.title}`, z: sample(prior, run().latent_dim),
-           crop: run().crop_mm, source: {}});
-    explainPrior();
+           crop: run().crop_mm, source: {prior: k}});
+    explain(prior);
   }
 
   // -------------------------------------------------------------- A and B
 
   function pin() {
-    const {a, b, start, z, crop, way} = state;
+    const {a, start, z, crop} = state;
     stop();
     if (a) {
-      Object.assign(state, {a: null, way: false, share: 1});
+      Object.assign(state, {a: null, b: start, way: false, share: 1});
+      start.share = 1;
     } else {
       const moved = start.z.some((value, i) => value !== z[i]);
       state.a = moved ? {name: `${start.name}, moved`, z, crop, source: {}} : {...start};
@@ -279,6 +303,7 @@ function explore(root, data, kernel = null, problem = "") {
     u[i] = value;
     state.z = system().from(u);
     state.u = u;       // as it is: a move leaves the other coordinates alone
+    state.wish++;
     state.coordinate = i;
     invalidate();
   }
@@ -351,9 +376,10 @@ function explore(root, data, kernel = null, problem = "") {
     }
     const {valid_along: valid} = run(), share = (name) => `${number(100 * valid[name], 0)} %`;
     find("systemNote").textContent = (valid.axes === undefined ? "" :
-      `If one slider moves, from the mean of real hearts, ${share("dimensions")} of the hearts are `
-      + `valid along the dimensions and ${share("axes")} along the axes. `)
-      + "Names and pictures tell what a move to the right does. Blue: 98 % of the real hearts.";
+      `Moved one at a time, ${share("dimensions")} of the hearts are valid along the dimensions and `
+      + `${share("axes")} along the axes. `)
+      + "Blue: where 98 % of the real hearts lie, and beside it its ends. Words: what a move to the "
+      + "right does.";
   }
 
   function coordinateRow(i) {
@@ -366,7 +392,7 @@ function explore(root, data, kernel = null, problem = "") {
     const [low, high] = range(i, 0.01).map((value) => 50 + 50 * value / reach(i));
     input.style.setProperty("--low", `${low}%`);
     input.style.setProperty("--high", `${high}%`);
-    const ends = [-END, END].map((value) => make("canvas", {className: "end", ariaHidden: "true"}));
+    const ends = [0, 1].map(() => make("canvas", {className: "end", ariaHidden: "true"}));
     const element = make("div", {className: "slider"}, ends[0], label, output, input, ends[1]);
     input.addEventListener("input", () => {
       stop();
@@ -382,17 +408,18 @@ function explore(root, data, kernel = null, problem = "") {
     return {element, input, output, ends};
   }
 
-  /** Beside each slider the mean of real hearts, moved to -2 and to 2 along it: drawn between frames,
-   *  a slider at a time, where the page has the decoder. */
+  /** Beside each slider the mean of real hearts, moved to both ends of the blue part: drawn between
+   *  frames, a slider at a time, where the page has the decoder. */
   function fillEnds() {
     if (pending.ends || !run().layers) return;
     pending.ends = true;
     idle(() => {
       pending.ends = false;
+      if (!run().layers) return;
       const {to, from} = system(), next = [...rows].find(([, {drawn}]) => !drawn);
       if (!next || (frame && !state.playing)) return;   // that frame comes back here
       const [i, row] = next, middle = to(meanOf(run()).z), kept = system().ends ??= {};
-      kept[i] ??= [-END, END].map((value) => look(from(middle.map(
+      kept[i] ??= range(i, 0.01).map((value) => look(from(middle.map(
         (other, k) => k === i ? value : other)), 1));
       row.drawn = true;
       row.ends.forEach((canvas, k) => {
@@ -420,14 +447,12 @@ function explore(root, data, kernel = null, problem = "") {
     find("beat").hidden = data.phases.length < 2;
   }
 
-  /** What random hearts are drawn from: at first the prior that keeps closest to real ones. */
   function listPriors() {
-    state.prior = run().priors.length - 1;
-    choice(find("priors"), "prior", run().priors.map(({title}, k) => [k, `from ${title}`]),
-           state.prior, (k) => {
-             state.prior = k;
-             randomHeart();
-           });
+    find("priors").replaceChildren(...run().priors.map(({title}, k) => {
+      const button = make("button", {className: "start", textContent: title});
+      button.addEventListener("click", () => randomHeart(k));
+      return button;
+    }));
   }
 
   function say(words) {
@@ -436,26 +461,35 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   /** Why N(0, I) gives blobs here, where it does. */
-  function explainPrior() {
-    const {priors, latent_dim: size} = run(), chosen = priors[state.prior], best = priors.at(-1);
-    if (chosen.kind !== "standard" || chosen.valid >= 0.9 || chosen === best) return say("");
+  function explain(prior) {
+    const {priors, latent_dim: size} = run(), best = priors.at(-1);
+    if (prior.kind !== "standard" || prior.valid >= 0.9 || prior === best) return;
     const percent = ({valid}) => `${number(100 * valid, 0)} %`;
     const middle = look(new Float64Array(size), 1)?.broken ?? [];
-    say(`Of random z from N(0, I), ${percent(chosen)} give a valid heart here`
-        + (middle.length ? ` (its middle, z = 0, gives: ${middle.join("; ")})` : "")
-        + ": real hearts use only some combinations of values, and the network has seen no others. "
-        + `Of random z from the ${best.title}, fitted to real hearts, ${percent(best)} do.`);
+    say(`Of random z from N(0, I), ${percent(prior)} give a valid heart`
+        + (middle.length ? ` (its middle, z = 0: ${middle.join("; ")})` : "")
+        + `, because real hearts fill a small part of it, and only there the network has learnt; of z `
+        + `from the ${best.title}, which covers that part, ${percent(best)} do.`);
   }
 
   /** Another run: of what is shown, and of A, it shows the same patient or group; else its own mean
    *  heart. */
-  async function open(index) {
+  async function open(index, restore = true) {
     const next = data.runs[index];
     state.wanted = index;
-    if (!next.mu) Object.assign(next, await kernel.ask("run", {run: index}));
+    if (!next.mu) {
+      next.asked ??= ask("run", {run: index});   // once, however often it is clicked
+      const answer = await next.asked;
+      next.asked = null;
+      if (!answer && state.wanted === index) {
+        state.wanted = state.run;
+        listRuns();
+      }
+      if (answer && !next.mu) Object.assign(next, answer);
+      if (state.wanted !== index) return;   // meanwhile, yet another was chosen
+    }
     prepare(next);
-    if (state.wanted !== index) return;   // meanwhile, yet another was chosen
-    const {start, a, b} = state, before = state.start && run();
+    const {start, a, b, share} = state, before = state.start && run();
     Object.assign(state, {run: index, a: null, way: false});
     const {valid_along: valid, systems} = run();
     state.system = systems.axes && valid.axes > valid.dimensions ? "axes" : "dimensions";
@@ -464,16 +498,16 @@ function explore(root, data, kernel = null, problem = "") {
     begin(meanSource.find());
     listSystems();
     listCoordinates();
-    if (start) again(start, a, b, before.label);
+    if (start && restore) again(start, a, b, share, before.label);
   }
 
-  async function again(start, a, b, model) {
-    const at = state.run, sources = [start, a, a && b].map((place) => place?.source);
+  async function again(start, a, b, share, model) {
+    const mine = state.wish, sources = [start, a, a && b].map((place) => place?.source);
     const places = await Promise.all(sources.map((source) => source?.find?.() ?? null));
-    if (state.run !== at) return;   // meanwhile, yet another was opened
+    if (state.wish !== mine) return;   // meanwhile, the hand has gone on
     const [first, newA, newB] = places;
     if (newA && newB) {
-      compare(newA, newB, start.share);
+      compare(newA, newB, share);
     } else {
       if (first) begin(first);
       if (a) say(`Only ${model} can draw ${newA ? b.name : a.name}: pin another heart as A.`);
@@ -486,9 +520,9 @@ function explore(root, data, kernel = null, problem = "") {
 
   async function loadPatients() {
     say("Reading the label data \u2026");
-    const answer = await kernel.ask("patients", {run: state.run});
-    say(answer.error ?? "");
-    if (answer.error) return;
+    const answer = await ask("patients");
+    if (!answer) return;
+    say("");
     known.patients = answer.patients;
     find("load").hidden = true;
     find("patient").hidden = find("slice").hidden = false;
@@ -497,34 +531,39 @@ function explore(root, data, kernel = null, problem = "") {
     menu("slice", [["", ""]]);
   }
 
-  function listSlices() {
-    const patient = known.patients[Number(find("patient").value)];
-    menu("slice", [["", "slice \u2026"], ...patient.slices.map(({name}, k) => [k, name])]);
-    find("slice").value = Math.floor(patient.slices.length / 2);
+  function listSlices(index) {
+    const patient = known.patients[index];
+    find("patient").value = index;
+    menu("slice", [["", "slice \u2026"], ...(patient?.slices ?? []).map(
+      ({name}, k) => [k, name])]);
+  }
+
+  function patientHeart() {
+    const index = find("patient").value;
+    listSlices(index);
+    if (index === "") return;
+    find("slice").value = Math.floor(known.patients[index].slices.length / 2);
     sliceHeart();
   }
 
+  /** A slice at ED and ES, from one to the other, or the one there is. */
   async function sliceHeart() {
-    if (find("slice").value === "") return;
-    const patient = known.patients[Number(find("patient").value)];
-    const slice = patient.slices[Number(find("slice").value)];
-    const [first, second] = await Promise.all(sliceSources(slice.rows, find("slice").value)
-      .map((source) => source.find()));
-    if (second) compare(first, second);
-    else if (first) begin(first);
-  }
-
-  /** A slice at ED and at ES, or the one there is; menu: its value there. */
-  function sliceSources(rows, menu) {
-    return rows.map((_, k) => {
-      const source = {slice: menu, async find() {
-        const answer = await kernel.ask("slice", {run: state.run, rows});
-        if (answer.error) return say(answer.error);
+    const [patient, slice] = [find("patient").value, find("slice").value];
+    if (slice === "") return;
+    const mine = ++state.wish;
+    const {rows} = known.patients[patient].slices[slice];
+    const [first, second] = await Promise.all(rows.map((_, k) => {
+      const source = {patient, slice, async find() {
+        const answer = await ask("slice", {rows});
+        if (!answer) return null;
         const {name, z, crop, image} = answer.hearts[k];
         return {name, z: Float64Array.from(z), crop, source, image: image && await picture(image)};
       }};
-      return source;
-    });
+      return source.find();
+    }));
+    if (state.wish !== mine) return;
+    if (second) compare(first, second);
+    else if (first) begin(first);
   }
 
   async function picture(source) {
@@ -553,21 +592,28 @@ function explore(root, data, kernel = null, problem = "") {
     ctx.lineWidth = shown.heart.broken.length ? 3 : 1;
     ctx.strokeRect(x, y, side, side);
     legend(ctx, colours, x, y, side, frame, font);
-    const words = shown.heart.broken.join("; ");
+    const words = shown.heart.broken.join("; "), beyond = beyondReal();
     find("heart").setAttribute("aria-label", `decoded heart, ${words || "valid"}`);
-    find("verdict").textContent = words ? `not valid: ${words}`
-      : "valid: breaks none of nine rules of anatomy";
     find("verdict").classList.toggle("broken", Boolean(words));
-    const far = system().active.map((i) => [i, state.u[i]]).filter(([i, value]) => {
-      const [low, high] = range(i);
-      return value < low - 0.05 || value > high + 0.05;
-    });
-    if (far.length) {
-      find("verdict").textContent += ` \u00b7 beyond the real hearts: ${far.slice(0, 3).map(
-        ([i, value]) => `${system().label(i)} ${number(value, 1)}`).join(", ")}`
-        + (far.length > 3 ? ` and ${far.length - 3} more` : "");
+    find("verdict").replaceChildren(words ? `not valid: ${words}`
+      : "valid: breaks none of nine rules of anatomy");
+    if (beyond.length) {
+      const said = beyond.slice(0, 3).join(", ")
+        + (beyond.length > 3 ? ` and ${beyond.length - 3} more` : "");
+      find("verdict").append(make("span", {className: "beyond",
+                                           textContent: ` beyond the real hearts: ${said}`}));
     }
     find("verdict").title = find("verdict").textContent;
+  }
+
+  /** What lies outside of what the training slices have: sizes, and active coordinates. */
+  function beyondReal() {
+    const now = measure(shown.heart.labels, shown.heart.side, state.crop);
+    const outside = (value, [low, high], slack) => value < low - slack || value > high + slack;
+    const sizes = Object.entries(run().sizes).filter(([name, real]) => outside(now[name], real, 0.05))
+      .map(([name]) => `${name} ${number(now[name], 1)} ${name === "wall" ? "mm" : "cm\u00b2"}`);
+    return sizes.concat(system().active.filter((i) => outside(state.u[i], range(i), 0.05))
+      .map((i) => `${system().label(i)} ${number(state.u[i], 1)}`));
   }
 
   function drawMeasures() {
@@ -577,12 +623,14 @@ function explore(root, data, kernel = null, problem = "") {
     const beside = find("reference").textContent = state.a ? "A" : "start";
     const lines = Object.keys(NAMES).map((name) => [`${name} area, cm\u00b2`, name])
       .concat([["wall, mm", "wall"]]);
+    const rounded = (value) => Math.round(10 * value) / 10;   // the numbers shown add up
+    const word = (value) => Number.isNaN(value) ? "none" : number(value, 1);
     const cells = lines.map(([words, name]) => {
-      const change = now[name] - then[name];
-      return [words, number(now[name], 1), number(then[name], 1),
-              (change >= 0.05 ? "+" : "") + number(change, 1)];
+      const change = rounded(now[name]) - rounded(then[name]);
+      return [words, word(now[name]), word(then[name]), Number.isNaN(change) ? ""
+        : (change >= 0.05 ? "+" : "") + number(change, 1)];
     });
-    const score = dice(shown.heart.labels, heart.labels);
+    const score = dice(inFrame(shown.heart, state.crop, frameMm()), inFrame(heart, crop, frameMm()));
     cells.push([`Dice to ${beside}`, Number.isNaN(score) ? "none" : number(score, 2), "", ""]);
     find("measures").replaceChildren(...cells.map(([words, ...values]) => {
       const head = make("th", {scope: "row"});
@@ -594,8 +642,7 @@ function explore(root, data, kernel = null, problem = "") {
       head.append(words);
       return make("tr", {}, head, ...values.map((value) => make("td", {textContent: value})));
     }));
-    find("about").textContent = `Start: ${state.start.name}. The picture is ${number(state.crop, 0)} mm wide`
-      + (state.crop === run().crop_mm ? ", the median of the training slices." : ".");
+    find("about").textContent = `Start: ${state.start.name}.`;
   }
 
   /** z of the strip's tile at a share from 0 to 1. */
@@ -674,7 +721,8 @@ function explore(root, data, kernel = null, problem = "") {
     const broken = strip.tiles.filter((heart) => heart?.broken.length).length;
     find("stripTitle").textContent = state.way ? "From A to B" : nameOf(state.coordinate);
     find("stripNote").textContent = state.way ? `A: ${state.a.name}; B: ${state.b.name}`
-      : `all others as now; \u2715: not valid (${broken} of ${STEPS})`;
+      : `all others as now; \u2715: not valid (${
+        strip.tiles.includes(null) ? "\u2026" : broken} of ${STEPS})`;
     find("strip").setAttribute("aria-label",
       `${find("stripTitle").textContent}: ${STEPS} hearts, ${broken} of them not valid`);
   }
@@ -710,9 +758,10 @@ function explore(root, data, kernel = null, problem = "") {
 
   function drawBars() {
     const {ctx, w, h, font} = surface(find("bars")), {order, active, dice: scores} = system();
-    const ranked = [...order].sort((a, b) => scores[a] - scores[b]);
+    const influence = (i) => 1 - (scores[i] ?? 1);
+    const ranked = [...order].sort((a, b) => influence(b) - influence(a));
+    const highest = Math.max(1e-6, influence(ranked[0]));
     const step = w / ranked.length, bottom = h - 2.6 * font, top = 1.4 * font;
-    const influence = (i) => 1 - (scores[i] ?? 1), highest = Math.max(1e-6, influence(ranked[0]));
     ranked.forEach((i, rank) => {
       const height = Math.max(1, influence(i) / highest * (bottom - top));
       if (i === state.coordinate) {
@@ -743,7 +792,8 @@ function explore(root, data, kernel = null, problem = "") {
                                   h / (each.box[1][1] - each.box[1][0] || 1));
     const centre = each.box.map(([low, high]) => (low + high) / 2);
     const x = (value) => w / 2 + (value - centre[0]) * scale;
-    const y = (value) => h / 2 - (value - centre[1]) * scale;
+    const high = (each.box[1][1] - each.box[1][0]) / 2 + each.error_p90;
+    const y = (value) => Math.min(h / 2, high * scale) - (value - centre[1]) * scale;
     const radius = Math.max(1.6, Math.min(3, 0.008 * w));
     ctx.globalAlpha = 0.7;
     data.groups.forEach(({colour}, g) => {
@@ -798,6 +848,14 @@ function explore(root, data, kernel = null, problem = "") {
       find(`name${id}`).title = name;
     }
     find("way").value = state.share;
+    find("wayRow").classList.toggle("left", !state.way);   // the heart is on no place between A and B
+    const {source} = state.start;
+    find("mean").setAttribute("aria-pressed", source === meanSource);
+    [...find("priors").children].forEach((button, k) =>
+      button.setAttribute("aria-pressed", source.prior === k));
+    for (const id of ["level", "phase"]) {
+      find(id).classList.toggle("unused", find("group").value === "");
+    }
   }
 
   // -------------------------------------------------------------- files
@@ -816,15 +874,17 @@ function explore(root, data, kernel = null, problem = "") {
 
   /** The five hearts of a strip to take home, with what is written under each. */
   function fiveHearts() {
-    return [-2, -1, 0, 1, 2].map((value, k) => {
+    return Promise.all([-2, -1, 0, 1, 2].map(async (value, k) => {
       const share = state.way ? k / 4 : (value / reach(state.coordinate) + 1) / 2;
-      return {heart: look(onStrip(share)), crop: cropOnStrip(share),
+      return {heart: await seen(onStrip(share)), crop: cropOnStrip(share),
               words: state.way ? ["A", "", "", "", "B"][k] : number(value, 0)};
-    });
+    }));
   }
 
   const stripTitle = () => `${run().label}: ${find("stripTitle").textContent}`
     + (state.way ? `, ${state.a.name} to ${state.b.name}` : "");
+
+  const stripFoot = () => [run().stamp, run().licence].filter(Boolean).join(". ");
 
   const exports = {
     async png(side = 1024) {
@@ -834,25 +894,26 @@ function explore(root, data, kernel = null, problem = "") {
       legend(ctx, colours, 0, 0, side, frameMm(), side / 36);
       save("heart.png", await blobOf(canvas), "image/png");
     },
-    svg() {
-      save(`${stripName()}.svg`, stripSvg(colours, fiveHearts(), stripTitle(), frameMm()),
-           "image/svg+xml");
+    async svg() {
+      save(`${stripName()}.svg`, stripSvg(colours, await fiveHearts(), stripTitle(), stripFoot(),
+                                          frameMm()), "image/svg+xml");
     },
     async stripPng() {
-      const canvas = stripPicture(colours, fiveHearts(), stripTitle(),
+      const canvas = stripPicture(colours, await fiveHearts(), stripTitle(), stripFoot(),
                                   {frame: frameMm(), pixels: state.pixels});
       save(`${stripName()}.png`, await blobOf(canvas), "image/png");
     },
-    gif(side = 256, count = 24, ms = 60) {
-      const {ctx} = sheet(side, side, 12);
-      const frames = Array.from({length: count}, (_, k) => {
-        const share = (1 - Math.cos(2 * Math.PI * k / count)) / 2;
-        paint(ctx, colours, look(onStrip(share)), 0, 0, side,
-              {crop: cropOnStrip(share), frame: frameMm(), pixels: state.pixels});
-        legend(ctx, colours, 0, 0, side, frameMm(), 12);
-        return ctx.getImageData(0, 0, side, side);
-      });
-      save(state.way ? "beat.gif" : "sweep.gif", gif(frames, ms), "image/gif");
+    async gif(side = 384, count = 24, ms = 60) {
+      const {ctx} = sheet(side, side, 16), frames = [], steps = Array.from(
+        {length: count}, (_, k) => (1 - Math.cos(2 * Math.PI * k / count)) / 2);
+      const places = steps.map((share) => [onStrip(share), cropOnStrip(share)]);
+      const frame = frameMm(), name = state.way ? "beat.gif" : "sweep.gif";
+      for (const [z, crop] of places) {
+        paint(ctx, colours, await seen(z), 0, 0, side, {crop, frame, pixels: state.pixels});
+        legend(ctx, colours, 0, 0, side, frame, 16);
+        frames.push(ctx.getImageData(0, 0, side, side));
+      }
+      save(name, gif(frames, ms), "image/gif");
     },
     async nifti() {
       const {labels, side} = shown.heart;
@@ -880,11 +941,11 @@ function explore(root, data, kernel = null, problem = "") {
 
   function render(time) {
     frame = 0;
-    if (state.playing) advance(time);
+    if (state.playing && shown.ready) advance(time);
     const began = performance.now();
     const heart = look(state.z);
     for (const place of [state.start, state.a]) if (place) place.heart ??= look(place.z);
-    const ready = heart && state.start.heart && (!state.a || state.a.heart);
+    const ready = shown.ready = heart && state.start.heart && (!state.a || state.a.heart);
     if (ready) {
       shown.heart = heart;
       drawHeart();
@@ -917,11 +978,13 @@ function explore(root, data, kernel = null, problem = "") {
     const z = Array.from(state.z);
     kernel.tell(state.run, z);
     if (!known.patients.length) return;
-    const {words = "", error = ""} = await kernel.ask("nearest", {run: state.run, z});
-    if (z.every((value, i) => value === state.z[i])) find("nearest").textContent = words || error;
+    const answer = await ask("nearest", {z});
+    if (answer && z.every((value, i) => value === state.z[i])) {
+      find("nearest").textContent = answer.words;
+    }
   }
 
-  const clicks = {mean: () => begin(meanSource.find()), random: randomHeart, beat, play, pin, swap, load: loadPatients, ...exports,
+  const clicks = {mean: () => begin(meanSource.find()), beat, play, pin, swap, load: loadPatients, ...exports,
     reset() {
       stop();
       Object.assign(state, {way: Boolean(state.a), share: state.start.share});
@@ -929,7 +992,7 @@ function explore(root, data, kernel = null, problem = "") {
     }};
   for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", () => act());
   for (const id of ["group", "level", "phase"]) find(id).addEventListener("change", groupHeart);
-  find("patient").addEventListener("change", listSlices);
+  find("patient").addEventListener("change", patientHeart);
   find("slice").addEventListener("change", sliceHeart);
   for (const id of ["pixels", "image"]) {
     find(id).addEventListener("change", ({target}) => {
@@ -954,15 +1017,16 @@ function explore(root, data, kernel = null, problem = "") {
   say(problem);
 
   return root.explorer = {
+    data,
     /** What the kernel sets. */
     async go(index, z) {
+      if (!data.runs[index]) return;
       if (index !== state.run) {
         find("runs").querySelectorAll("input")[index].checked = true;
-        await open(index);
+        await open(index, false);
       }
-      if (state.z.some((value, i) => Math.abs(value - z[i]) > 1e-6)) {
-        stand(z);
-      }
+      if (state.run !== index || z.length !== state.z.length) return;
+      if (state.z.some((value, i) => Math.abs(value - z[i]) > 1e-4)) stand(z);
     },
     decode: (index, z) => {
       const each = prepare(data.runs[index]);

@@ -190,15 +190,24 @@ function brokenRules(labels, side) {
   return broken;
 }
 
-/** Areas of RV, MYO and LV in cm2, and the thickness of MYO as a ring of circles in mm; cropMm:
- *  side of the picture. */
+/** Areas of RV, MYO and LV in cm2, and the thickness of MYO as a ring of circles in mm, NaN without
+ *  a ring; cropMm: side of the picture. */
 function measure(labels, side, cropMm) {
   const pixels = [0, 0, 0, 0];
   for (const label of labels) pixels[label]++;
   const [, rv, myo, lv] = pixels.map((count) => count / side ** 2);
-  const wall = Math.sqrt((lv + myo) / Math.PI) - Math.sqrt(lv / Math.PI);
+  const wall = lv && myo ? Math.sqrt((lv + myo) / Math.PI) - Math.sqrt(lv / Math.PI) : NaN;
   const square = (cropMm / 10) ** 2;
   return {RV: rv * square, MYO: myo * square, LV: lv * square, wall: wall * cropMm};
+}
+
+/** A label map of crop mm a side as it lies in a frame of so many mm, on a grid of its own size. */
+function inFrame({labels, side}, crop, frame) {
+  const from = (i) => Math.floor(((i + 0.5) / side - 0.5) * side * frame / crop + side / 2);
+  return Uint8Array.from({length: side * side}, (_, k) => {
+    const x = from(k % side), y = from(Math.floor(k / side));
+    return x >= 0 && y >= 0 && x < side && y < side ? labels[y * side + x] : BACKGROUND;
+  });
 }
 
 /** Mean Dice over the classes present in either label map; NaN for two empty ones. */
