@@ -94,7 +94,7 @@ def effects(traversals: np.ndarray, training: pd.DataFrame) -> pd.DataFrame:
 def _change(x: np.ndarray, y: np.ndarray) -> float:
     """Change of y along its straight line fit, from the first to the last x where y is defined."""
     defined = ~np.isnan(y)
-    if defined.mean() < 0.5:
+    if defined.mean() < 0.5 or defined.sum() < 2:
         return 0.0
     x, y = x[defined], y[defined]
     return float(np.polyfit(x, y, 1)[0] * (x[-1] - x[0]))
