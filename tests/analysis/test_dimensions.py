@@ -116,7 +116,7 @@ def test_moves_tell_dimensions_apart_and_which_way_they_go():
     effect.loc[2, ["wall", "area_rv", "offset_y"]] = [-1.0, 0.2, 0.5]  # y points down
     effect.loc[3, "wall"] = 3.0
     assert dimensions.describe_moves(effect) == [
-        "thinner wall, larger LV", "thinner wall / smaller LV", "thinner wall, LV low in MYO",
+        "thinner wall, larger LV", "thinner wall, smaller LV", "thinner wall, wall thicker above",
         "thicker wall", "no effect"]
     assert dimensions.MOVES.keys() == DESCRIPTORS.keys()
 
@@ -125,7 +125,7 @@ def test_three_words_are_the_most():
     effect = pd.DataFrame(1.0, index=range(3), columns=list(DESCRIPTORS))
     effect.loc[1, "area_lv"] = -0.1
     words = dimensions.describe_moves(effect)
-    assert words[0] == words[2] == "larger LV / larger MYO, larger RV" != words[1]
+    assert words[0] == words[2] == "larger LV, larger MYO, larger RV" != words[1]
 
 
 def test_report_effects_find_the_dimension_that_does_each(known):
