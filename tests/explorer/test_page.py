@@ -283,6 +283,7 @@ def test_everything_fits_from_a_phone_to_a_projector(explorer):
             assert min(right, r2) - max(left, l2) < 1 or min(bottom, b2) - max(top, t2) < 1
 
 
+@pytest.mark.parametrize("explorer", [390, 1300, 1920], indirect=True)
 @pytest.mark.parametrize("hand", ["keyboard", "mouse"])
 def test_slider_moves_every_panel_and_back_to_start_brings_them_back(explorer, hand):
     assert explorer.state["coordinate"] == 4
@@ -292,6 +293,7 @@ def test_slider_moves_every_panel_and_back_to_start_brings_them_back(explorer, h
         for _ in range(12):
             explorer.tab.keyboard.press("ArrowLeft")
     else:
+        explorer.slider("z1").scroll_into_view_if_needed()
         box = explorer.slider("z1").bounding_box()
         x, y = box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2
         explorer.tab.mouse.move(x, y)
