@@ -6,7 +6,8 @@
 slider whose callback draws the heart and its strip as one matplotlib figure into an Output widget.
 A move ends when its frame has been drawn. Then a slider is dragged fast, and 40 more moves are
 filmed, to look for panels that are empty in between. And five times, on the phantom: from the start
-of JupyterLab to the heart of notebook 04. Written to benchmarks/results.json.
+of JupyterLab to the heart of notebook 04. Written to
+benchmarks/mine.
 """
 
 import base64
@@ -22,9 +23,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import results
 from lab import IDLE, chromium, jupyter_lab, opened_notebook
 
-from cvae_utils import results_file
 from cvae_utils.files import REPOSITORY, machine
 
 MOVES, PLAIN_MOVES, FILMED_MOVES, OPENINGS = 100, 30, 40, 5
@@ -174,6 +175,7 @@ def opening(browser) -> dict:
 
 
 def main() -> None:
+    chosen = results.command_line(__doc__).parse_args()
     with opened_notebook(CELLS, height=2600) as lab:
         found = {"lab": moves(lab), "drag": drag(lab), "film": film(lab),
                  "browser": lab.context.browser.version}
@@ -190,7 +192,7 @@ def main() -> None:
             "JSON.parse(document.getElementById('data').textContent).runs[0].name")}
     found |= {"machine": machine(), "moves": MOVES, "plain_ms": times(plain)}
     found["ratio"] = found["plain_ms"]["median"] / found["lab"]["all_ms"]["median"]
-    results_file.record(Path(__file__).resolve().parent, "explorer", found)
+    results.record(chosen, "explorer", found)
     for place in ("lab", "page"):
         for name, title in (("heart_ms", "new heart"), ("all_ms", "all panels")):
             print(f"{place}, {title}: {found[place][name]['median']:.0f} ms, 95 %: "

@@ -4,10 +4,9 @@
 
 Every variant is trained alike, one thread each, and differs from the profile `sharp` in one thing.
 Test patients take no part: training and validation are those of the official split. Written to
-benchmarks/results.json.
+benchmarks/mine.
 """
 
-import argparse
 import multiprocessing
 import os
 import sys
@@ -16,11 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import joblib
+import results
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cvae_utils import results_file, shape_metrics
+from cvae_utils import shape_metrics
 from cvae_utils.analysis import latent_priors, refinement
 from cvae_utils.analysis.principal_components import signed_distances
 from cvae_utils.analysis.run_results import judged, rebuilt_results
@@ -31,7 +31,6 @@ from cvae_utils.model import encoding, hardware, losses, network, training
 from cvae_utils.model.runs import Run
 from cvae_utils.profiles import PROFILES, SHARP_BETA, Profile
 
-BENCHMARKS = Path(__file__).resolve().parent
 CLIP = 8.0  # of distance maps, pixels
 
 
@@ -133,10 +132,9 @@ def measure(title: str, epochs: int, seed: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = results.command_line(__doc__)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder of results.json")
     chosen = parser.parse_args()
     if not os.environ.get("ACDC_ROOT"):
         os.environ["CVAE_DATA"] = "phantom"
@@ -145,7 +143,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(joblib.cpu_count(), maxtasksperchild=1) as pool:
         rows = pool.starmap(measure, [(title, chosen.epochs, chosen.seed) for title in VARIANTS],
                             chunksize=1)
-    results_file.record(chosen.out, "network_choices", {
+    results.record(chosen, "network_choices", {
         "machine": machine(), "epochs": chosen.epochs, "seed": chosen.seed, "beta": SHARP_BETA,
         "size": PROFILES["quick"].sharp.size, "rows": rows})
     for row in rows:

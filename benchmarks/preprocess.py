@@ -6,7 +6,8 @@ The phantom of 60 patients is 1x; 10x and 100x are links to its files under othe
 measurement is a process of its own. The plain way loads all volumes, turns every slice with
 scikit-image on its whole grid, crops it, resizes it to 128 x 128, and stacks the results: once as
 here, by linear interpolation of one map per class, and once by nearest neighbours, which is less
-work and tears thin walls. All are measured in turns. Written to benchmarks/results.json.
+work and tears thin walls. All are measured in turns. Written to
+benchmarks/mine.
 """
 
 import json
@@ -21,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from cvae_utils import results_file
+import results
+
 from cvae_utils.data import acdc, alignment, phantom, sources
 from cvae_utils.data.slices import align_all
 from cvae_utils.files import machine
@@ -120,6 +122,7 @@ def run_apart(*arguments) -> dict:
 
 
 def main() -> None:
+    chosen = results.command_line(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = phantom.write_phantom(Path(folder) / "phantom", patients=PATIENTS, images=False)
         rows = []
@@ -138,7 +141,7 @@ def main() -> None:
              "memory_100x_over_10x": alone[100]["peak_mb"] / alone[10]["peak_mb"],
              "plain_ms": beside, "ratio": beside["linear"] / beside["here"],
              "ratio_nearest": beside["nearest"] / beside["here"]}
-    results_file.record(Path(__file__).resolve().parent, "preprocess", found)
+    results.record(chosen, "preprocess", found)
     print(f"100x over 10x: time a slice {found['time_100x_over_10x']:.2f}, peak memory "
           f"{found['memory_100x_over_10x']:.2f}; {beside['here']:.2f} ms a slice, plain way "
           f"{beside['linear']:.2f} ({found['ratio']:.1f} times), by nearest neighbours "

@@ -5,10 +5,9 @@
 
 Both ways train and measure the same runs, in turns, each in a folder that is empty before. The
 processes that train side by side are started anew in each turn, and that counts. Written to
-benchmarks/results.json.
+benchmarks/mine.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -19,10 +18,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import joblib
+import results
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from cvae_utils import results_file, sweep
+from cvae_utils import sweep
 from cvae_utils.data import sources, splits
 from cvae_utils.data.slices import load_or_align
 from cvae_utils.files import REPOSITORY, machine, output_root
@@ -30,7 +30,6 @@ from cvae_utils.model.runs import Compute
 from cvae_utils.model.training import RunConfig
 from cvae_utils.profiles import BETAS, PROFILES, Profile
 
-BENCHMARKS = Path(__file__).resolve().parent
 WAYS = {"side by side": True, "one after another": False}
 
 
@@ -56,11 +55,10 @@ def measure(profile: Profile, side_by_side: bool) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = results.command_line(__doc__)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--profile", choices=PROFILES, default="quick")
-    parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder of results.json")
     chosen = parser.parse_args()
     if not os.environ.get("ACDC_ROOT"):
         os.environ["CVAE_DATA"] = "phantom"
@@ -75,7 +73,7 @@ def main() -> None:
                      for theirs in found["one after another"]
                      for a, b in zip(ours["dice"], theirs["dice"]))
     ratio = median(in_turn) / median(apart)
-    results_file.record(chosen.out, "sweep", {
+    results.record(chosen, "sweep", {
         "machine": machine(), "workers": min(len(BETAS), joblib.cpu_count()),
         "threads": torch.get_num_threads(), "data": found["side by side"][0]["data"],
         "profile": profile.name, "size": profile.size, "epochs": profile.epochs, "betas": BETAS,

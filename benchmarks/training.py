@@ -10,10 +10,9 @@ otherwise, so that all ways take turns on a machine that they have to themselves
 rounds are given, the first round warms up. "here" is training.fit itself, in one epoch that is
 long enough for all rounds; a hook after each optimiser step counts them. In the same turns a large
 product and convolution are timed: what the machine can do at most. Written to
-benchmarks/results.json, of a GPU in sections of their own.
+benchmarks/mine, of a GPU in sections of their own.
 """
 
-import argparse
 import contextlib
 import multiprocessing
 import re
@@ -36,9 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import plain_loop
-from training_memory import BENCHMARKS, status_mb
+import results
+from training_memory import status_mb
 
-from cvae_utils import results_file, sweep
+from cvae_utils import sweep
 from cvae_utils.analysis import run_results
 from cvae_utils.data import sources, splits
 from cvae_utils.data.slices import Slices, load_or_align
@@ -399,7 +399,7 @@ def train_report(shape: Profile) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = results.command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, help="optimiser steps a round")
@@ -408,23 +408,22 @@ def main() -> None:
     parser.add_argument("--dice", action="store_true", help="compare quality, not speed")
     parser.add_argument("--epochs", type=int, default=DICE_EPOCHS, help="with --dice")
     parser.add_argument("--report", action="store_true", help="train the report's profile")
-    parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder of results.json")
     chosen = parser.parse_args()
     if chosen.report and not ON_GPU:
         parser.error("--report: expected a CUDA device, where this takes minutes and not days")
     suffix = "_gpu" if ON_GPU else ""
     threads = {"machine": machine(), "threads": torch.get_num_threads()}
     if chosen.choices:
-        results_file.record(chosen.out, f"training_choices{suffix}", threads | {
+        results.record(chosen, f"training_choices{suffix}", threads | {
             "sizes": compare_choices(chosen.sizes, chosen.rounds)})
         return
     if chosen.dice:
-        results_file.record(chosen.out, f"training_dice{suffix}",
+        results.record(chosen, f"training_dice{suffix}",
                             threads | compare_dice(chosen.epochs))
         return
     if chosen.report:
         found = train_report(PROFILES["report"])
-        results_file.record(chosen.out, f"training_report{suffix}", threads | found)
+        results.record(chosen, f"training_report{suffix}", threads | found)
         print(found)
         return
     ways = [way for way in write_tables.WAYS if way != "compiled" or
@@ -436,7 +435,7 @@ def main() -> None:
     best = best_of([row["peak_gflops"] for row in rows])
     for way in (way for row in rows for way in row["ways"].values()):
         way |= shares_of(best, way["gflops"], way["precision"])
-    results_file.record(chosen.out, f"training{suffix}",
+    results.record(chosen, f"training{suffix}",
                         threads | {"matrix": MATRIX, "convolution": CHANNELS, "peak_gflops": best,
                                    "sizes": rows})
     for row in rows:

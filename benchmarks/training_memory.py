@@ -6,10 +6,10 @@ The phantom of 60 patients is 1x; 100x is links to its files under other names. 
 a process of its own for as many optimiser steps, as `python scripts/train.py` does it: from the
 list of the files and the aligned slices, which are made before, to the evaluated run on the disk.
 The peak is the most that the process held in memory; how much of it was the process's own, and not
-pages of files, is sampled meanwhile. Written to benchmarks/results.json. For Linux.
+pages of files, is sampled meanwhile. Written to
+benchmarks/mine. For Linux.
 """
 
-import argparse
 import json
 import re
 import subprocess
@@ -20,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import results
 from preprocess import PATIENTS, multiply
 
-from cvae_utils import results_file, sweep
+from cvae_utils import sweep
 from cvae_utils.data import phantom, sources, splits
 from cvae_utils.data.slices import load_or_align
 from cvae_utils.files import machine
@@ -30,7 +31,6 @@ from cvae_utils.model.runs import Compute
 from cvae_utils.model.training import RunConfig
 from cvae_utils.profiles import PROFILES
 
-BENCHMARKS = Path(__file__).resolve().parent
 SCALES, SAMPLES, PAUSE_SECONDS = (1, 100), 100, 0.01
 
 
@@ -74,10 +74,9 @@ def run_apart(*arguments) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = results.command_line(__doc__)
     parser.add_argument("--scales", type=int, nargs=2, default=SCALES, metavar=("SMALL", "LARGE"))
     parser.add_argument("--epochs", type=int, default=1, help="of the larger data set")
-    parser.add_argument("--out", type=Path, default=BENCHMARKS, help="folder of results.json")
     chosen = parser.parse_args()
     small, large = chosen.scales
     rows = []
@@ -93,7 +92,7 @@ def main() -> None:
             print("{scale:4d}x: {slices} slices, {steps} steps in {seconds:.0f} s, peak "
                   "{peak_mb:.0f} MB, own {peak_anonymous_mb:.0f} MB".format(**rows[-1]), flush=True)
     ratios = {name: rows[1][name] / rows[0][name] for name in ("peak_mb", "peak_anonymous_mb")}
-    results_file.record(chosen.out, "training_memory", {
+    results.record(chosen, "training_memory", {
         "machine": machine(), "rows": rows, "ratio": ratios["peak_mb"],
         "ratio_anonymous": ratios["peak_anonymous_mb"]})
     print(f"{large}x over {small}x: peak {ratios['peak_mb']:.2f}, own "
