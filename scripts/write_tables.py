@@ -33,9 +33,9 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 def published_tables(figures: Path) -> dict[str, str]:
     """The tables of a study from figures/ and, where it was run, from figures/report/."""
-    report = figures / "report" / FILE_NAME
-    return study_tables(read_json(figures / FILE_NAME),
-                        read_json(report) if report.is_file() else None)
+    report, results = figures / "report" / FILE_NAME, read_json(figures / FILE_NAME)
+    return study_tables(results, read_json(report) if report.is_file() else None) | {
+        "notebooks": _notebooks_table(results.get("run", {}))}
 
 
 def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
@@ -56,16 +56,50 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
             ["claim of the report", "here", "measured"],
             [[c["claim"], VERDICTS[c["holds"]], c["numbers"]] for c in claims],
         ),
+        "verdicts": markdown_table(["claim of the report", "here"],
+                                   [[c["claim"], VERDICTS[c["holds"]]] for c in claims]),
+        "first": _first_table(results["02_train_vae"]),
     }
     if "06_beyond_the_report" in results:
         tables["beyond"] = _sharp_table(results["06_beyond_the_report"])
+        tables["sharp"] = _short_table(results["06_beyond_the_report"])
     if "schedules" in results.get("07_closer_looks", {}):
         tables |= _closer_tables(results["07_closer_looks"])
-    if "run" in results:  # not there while only cached runs have been used
-        run = results["run"]
-        tables["time"] = (f"From nothing, the notebooks took {run['minutes']:.1f} minutes "
-                          f"together ({run['machine']}; {run['data']}).")
     return tables
+
+
+def _notebooks_table(run: dict) -> str:
+    """Each notebook with its question, as it asks itself, and how long it takes from nothing."""
+    minutes, rows = run.get("notebooks", {}), []
+    for path in sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb")):
+        asked = re.search(r"\*\*Question\.\*\* (.*)", read_json(path)["cells"][0]["source"][2])
+        rows.append([f"[{path.stem}](notebooks/{path.name})", asked[1],
+                     f"{minutes[path.stem]:.0f}" if path.stem in minutes else ""])
+    table = markdown_table(["notebook", "its question", "minutes"], rows)
+    return f"{table}\n\nFrom nothing, with {run['data'].removeprefix('Data: ')}, on " \
+           f"{run['machine']}." if minutes else table
+
+
+def _first_table(found: dict) -> str:
+    """Of notebook 02, in short: the report's numbers, and ours with either split."""
+    shown = {"slices with LV": "slices", "Dice, mean over slices": "Dice",
+             "Dice, not rotated, mean over slices": "Dice, not rotated",
+             "valid samples from N(0, I)": "valid new hearts",
+             "valid real test slices": "valid real slices"}
+    rows = [[shown[row["quantity"]], row["report"], row["by slice"], row["by patient"]]
+            for row in found["report_table"] if row["quantity"] in shown]
+    table = markdown_table(["", "report", "here, split by slice", "here, split by patient"], rows)
+    return f"{table}\n\n{found['data']}."
+
+
+def _short_table(found: dict) -> str:
+    """Of notebook 06, in short: a straight line, the report's network and a sharper one."""
+    rows = [row for row in found["answer"] if row["model"] in (
+        "PCA, distance maps", "report's network, beta 1000", "smooth fields")]
+    table = _over_seeds(rows, "model", {"test_dice": "Dice", "refined_dice": "Dice, refined",
+                                        "valid": "valid new hearts"})
+    return (f"{table}\n\nThe network of notebook 6 draws smooth fields; new hearts come from a "
+            f"density fitted to real ones. {found['data']}.")
 
 
 def _over_seeds(rows: list[dict], by: str, columns: dict[str, str]) -> str:

@@ -83,7 +83,7 @@ def test_time_from_nothing_is_recorded_beside_the_executed_copies(books, tmp_pat
         assert (tmp_path / "figures" / "01_first.ipynb").is_file()
         results = tmp_path / "figures" / "results.json"
         assert (set(read_json(results)) if results.is_file() else None) == sections
-    assert read_json(results)["run"]["minutes"] > 0
+    assert read_json(results)["run"]["notebooks"]["01_first"] > 0
 
 
 def test_setting_that_cannot_be_used_ends_in_its_words(monkeypatch):

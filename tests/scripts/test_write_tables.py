@@ -1,5 +1,7 @@
 """The tables of README.md and docs/, made from recorded numbers."""
 
+import re
+
 import pytest
 
 from cvae_utils.files import REPOSITORY, read_json, write_json
@@ -28,7 +30,7 @@ def study():
         "03_beta_study": {"table": [row(1.0, 0.8714, test_dice_RV=0.85), row(1000.0, 0.9)],
                           "data": "Data: B", "claims": [{"claim": "more", "holds": False,
                                                          "numbers": "1"}]},
-        "run": {"minutes": 12.34, "machine": "a machine", "data": "Data: C"},
+        "run": {"notebooks": {"02_train_vae": 12.34}, "machine": "a machine", "data": "Data: C"},
     }
 
 
@@ -50,13 +52,17 @@ def test_tables_hold_the_numbers_the_verdicts_and_the_data(study):
     assert tables["beta"].endswith("\n\nReal test slices: 96.7 % valid, spread 1. Data: B")
     assert [line.split(" | ")[1] for line in tables["claims"].splitlines()[2:]] == [
         "holds", "cannot be told", "does not hold"]
-    assert tables["time"].startswith("From nothing, the notebooks took 12.3 minutes")
+    assert tables["verdicts"].endswith("| more | does not hold |")
+    assert tables["first"].endswith("Data: A.")
 
 
 def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
     write_json(tmp_path / "results.json", study)
     alone = study_tables(study)
-    assert published_tables(tmp_path) == alone
+    published = published_tables(tmp_path)
+    notebooks = published.pop("notebooks")
+    assert re.search(r"02_train_vae.ipynb\) \| How [^|]*\? \| 12 \|", notebooks)
+    assert notebooks.endswith("From nothing, with C, on a machine.") and published == alone
     own, path = study["02_train_vae"] | {"data": "Data: C"}, tmp_path / "report" / "results.json"
     other = {"learning_rate": 2e-3, "decay": "cosine", "test_dice": 0.1, "active_dimensions": 2}
     write_json(path, {"02_train_vae": own, "quick_rate": other})
@@ -64,6 +70,7 @@ def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
     assert "| Dice | 0.75 | 0.871 | 0.900 | 0.871 | 0.900 |\n\nData: A. Trained" in both["report"]
     assert ("180 epochs, batches of 100, AdamW at a constant 6e-05. Data: C. The same model at the "
             "learning rate and schedule of `quick` (0.002, cosine)") in both["report"]
+    del both["notebooks"]
     assert both.pop("report").endswith(
         "a test Dice of 0.100 after as many steps, with 2 active dimensions.")
     del alone["report"]
@@ -106,7 +113,8 @@ def further():
 
 def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
     tables = study_tables(study | further)
-    assert {"beyond", "schedules", "splits"} <= set(tables)
+    assert {"beyond", "sharp", "schedules", "splits"} <= set(tables)
+    assert "| smooth fields | 0.955 +- 0.007 | 0.970 +- 0.000 | 0.990" in tables["sharp"]
     assert ("| smooth fields | 0.955 +- 0.007 | 0.970 +- 0.000 | 0.990 +- 0.000 |"
             in tables["beyond"])
     assert "| PCA, distance maps | 0.935 +- 0.007 |  | 0.990" in tables["beyond"]
