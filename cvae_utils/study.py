@@ -5,7 +5,6 @@ import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,6 @@ from cvae_utils.model import hardware
 from cvae_utils.model.runs import Compute, Run, find_betas
 from cvae_utils.model.training import RunConfig
 from cvae_utils.model.training_time import say_what_the_report_takes
-
-if TYPE_CHECKING:  # matplotlib takes most of a second, and the explorer opens without it
-    from matplotlib.figure import Figure
 
 #: How a finding begins: see `finding`.
 FINDINGS = {True: "found", False: "not found here", None: "cannot be told here"}
@@ -177,10 +173,10 @@ class Study:
         """What every figure and table is made from, in one line."""
         return stamp_of([self])
 
-    def show(self, figure: "Figure", name: str = "", stamp: str = "") -> "Figure":
-        """Put the data stamp on a figure, write it as figures/<name>.png if it has a name, and
-        return it for display."""
-        from cvae_utils.figures import style
+    def show(self, figure, name: str = "", stamp: str = ""):
+        """Put the data stamp on a matplotlib Figure, write it as figures/<name>.png if it has a
+        name, and return it for display."""
+        from cvae_utils.figures import style  # late: the explorer opens without matplotlib
 
         style.stamp_figure(figure, stamp or self.stamp)
         return style.save_figure(figure, self.figure_folder / f"{name}.png") if name else figure

@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anywidget
 import numpy as np
@@ -22,9 +21,6 @@ from cvae_utils.explorer import front, patients
 from cvae_utils.explorer.atlas import Atlas, load, slice_name
 from cvae_utils.model import encoding
 from cvae_utils.shape_metrics import broken_rules
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NO_RUN = ("There is no trained run to explore. Train one with notebook 02, or bring back those "
           "that come with the repository: git checkout data/pretrained")
@@ -137,8 +133,9 @@ class Explorer(anywidget.AnyWidget):
         """The heart that is shown, (S, S) uint8."""
         return encoding.decode(self.atlas.run.model, np.array(self.z, np.float32)[None])[0]
 
-    def figure(self) -> "Figure":
-        """The heart that is shown, and what the most influential dimension does to it."""
+    def figure(self):
+        """A matplotlib Figure: the heart that is shown, and what the most influential dimension does
+        to it."""
         from cvae_utils.figures import hearts, style  # late: the sliders do not wait for matplotlib
 
         model, z, atlas = self.atlas.run.model, np.array(self.z, np.float32), self.atlas

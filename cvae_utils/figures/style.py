@@ -17,11 +17,11 @@ MODEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00
                  "#8C6D31")
 STYLE = {"font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 9, "xtick.labelsize": 8,
          "ytick.labelsize": 8, "legend.fontsize": 8, "figure.titlesize": 10.5}
-rcParams.update(STYLE)  # of all figures made from now on
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """A figure with room kept between its parts; sizes in inches."""
+    """A figure in this style, with room kept between its parts; sizes in inches."""
+    rcParams.update(STYLE)
     return Figure(figsize=(width, height), layout="constrained", dpi=100)
 
 
