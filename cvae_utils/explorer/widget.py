@@ -134,7 +134,7 @@ class Explorer(anywidget.AnyWidget):
         return encoding.decode(self.atlas.run.model, np.array(self.z, np.float32)[None])[0]
 
     def figure(self):
-        """A matplotlib Figure: the heart that is shown, and what the most influential dimension does
+        """A matplotlib Figure: the heart that is shown, and what its strongest dimension does
         to it."""
         from cvae_utils.figures import hearts, style  # late: the sliders do not wait for matplotlib
 
