@@ -129,12 +129,12 @@ function legend(ctx, colours, x, y, side, frame, font) {
   });
 }
 
-/** Hearts in a row, with words under each and what they were made from at the foot, on a canvas.
+/** Hearts in a row, with words under each and, in lines, what they were made from, on a canvas.
  *  hearts: {heart, crop, words}. */
 function stripPicture(colours, hearts, title, foot, {frame, pixels}, side = 360, gap = 12,
                       font = 28) {
   const top = 2 * font, {canvas, ctx} = sheet(hearts.length * (side + gap) + gap,
-                                              top + side + 3.2 * font, font);
+                                              top + side + 3.6 * font, font);
   text(ctx, title, gap, font, {align: "left", colour: INK});
   hearts.forEach(({heart, crop, words}, k) => {
     const x = gap + k * (side + gap);
@@ -143,8 +143,9 @@ function stripPicture(colours, hearts, title, foot, {frame, pixels}, side = 360,
     text(ctx, words + (heart.broken.length ? " \u2715" : ""), x + side / 2,
          top + side + font, {colour: heart.broken.length ? CHOSEN : INK});
   });
-  ctx.font = `${0.6 * font}px system-ui, sans-serif`;
-  text(ctx, foot, gap, top + side + 2.4 * font, {align: "left"});
+  ctx.font = `${0.5 * font}px system-ui, sans-serif`;
+  foot.forEach((line, k) =>
+    text(ctx, line, gap, top + side + (2.2 + 0.8 * k) * font, {align: "left"}));
   return canvas;
 }
 
@@ -169,9 +170,10 @@ function stripSvg(colours, hearts, title, foot, frame, side = 200, gap = 8, font
     + `width="${small}" height="${small}" fill="${colours[name]}"/>`
     + words(name, 2 * gap + 1.4 * small, top + gap + (1.4 * k + 0.9) * small, small));
   return `<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" `
-    + `viewBox="0 0 ${hearts.length * step + gap} ${top + side + 2.6 * font}">`
+    + `viewBox="0 0 ${hearts.length * step + gap} ${top + side + 3.4 * font}">`
     + `<title>${escaped(title)}</title>${words(title, gap, 1.2 * font, font)}${tiles.join("")}`
     + `${key.join("")}<path d="M${2 * gap} ${top + side - 8}h${bar.toFixed(2)}" stroke="${INK}" `
     + `stroke-width="3"/>${words(`${BAR_MM} mm`, 2 * gap, top + side - 14, 0.8 * font)}`
-    + `${words(foot, gap, top + side + 2.3 * font, small)}</svg>`;
+    + `${foot.map((line, k) => words(line, gap, top + side + (2.2 + 0.8 * k) * font, 0.5 * font))
+      .join("")}</svg>`;
 }

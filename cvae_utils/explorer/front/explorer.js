@@ -601,7 +601,7 @@ function explore(root, data, kernel = null, problem = "") {
       const said = beyond.slice(0, 3).join(", ")
         + (beyond.length > 3 ? ` and ${beyond.length - 3} more` : "");
       find("verdict").append(make("span", {className: "beyond",
-                                           textContent: ` beyond the real hearts: ${said}`}));
+                                           textContent: ` \u00b7 beyond the real hearts: ${said}`}));
     }
     find("verdict").title = find("verdict").textContent;
   }
@@ -884,7 +884,7 @@ function explore(root, data, kernel = null, problem = "") {
   const stripTitle = () => `${run().label}: ${find("stripTitle").textContent}`
     + (state.way ? `, ${state.a.name} to ${state.b.name}` : "");
 
-  const stripFoot = () => [run().stamp, run().licence].filter(Boolean).join(". ");
+  const stripFoot = () => [run().stamp, run().licence].filter(Boolean);
 
   const exports = {
     async png(side = 1024) {
