@@ -92,8 +92,7 @@ def draw_smooth(ax: Axes, scores: np.ndarray, crop_mm: float = 0.0) -> None:
     ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set(color=GREY, linewidth=0.5)
     if crop_mm:
-        ax.plot([0.04, 0.04 + 20 / crop_mm], [0.95, 0.95], color="black", linewidth=2)
-        ax.text(0.04, 0.93, "20 mm", fontsize=7, va="bottom")
+        _bar(ax, 20 / crop_mm, 1)
 
 
 def heart_and_strip(scores: np.ndarray, strip: np.ndarray, values: Sequence[float], name: str,
@@ -149,20 +148,35 @@ def ed_and_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray],
 
 
 def alignment_steps(original: np.ndarray, cropped: np.ndarray, rotated: np.ndarray,
-                    angle_deg: float, title: str) -> Figure:
-    """One slice: original (H, W), centred and cropped (S, S), centred, rotated, cropped (S, S)."""
+                    angle_deg: float, title: str, mm: Sequence[float]) -> Figure:
+    """One slice: original (H, W), centred and cropped (S, S), centred, rotated, cropped (S, S).
+
+    mm: the side of each picture, of the original the longer one, for a bar of 20 mm.
+    """
     figure = new_figure(WIDTH / 3 + 0.9)
-    names = ("original", "centred on LV, cropped", f"rotated by {-angle_deg:.0f}°, cropped")
-    for ax, label_map, name in zip(figure.subplots(1, 3), (original, cropped, rotated), names):
+    # All squares, so that the three frames are alike.
+    missing = max(original.shape) - np.array(original.shape)
+    square = np.pad(original, [(n // 2, n - n // 2) for n in missing])
+    names = (f"{title}: original", "centred on LV, cropped",
+             f"rotated by {-angle_deg:.0f}°, cropped")
+    for ax, label_map, name, side in zip(figure.subplots(1, 3), (square, cropped, rotated), names,
+                                         mm):
         _show_map(ax, label_map)
-        ax.set_title(f"{name}\n{label_map.shape[1]} x {label_map.shape[0]} pixels")
-        if label_map is not original:
-            middle = (label_map.shape[0] - 1) / 2
+        pixels = label_map.shape[0]
+        _bar(ax, 20 / side * pixels, pixels)
+        ax.set_title(f"{name}\n{original.shape[1]} x {original.shape[0]} pixels"
+                     if label_map is square else f"{name}\n{pixels} x {pixels} pixels")
+        if label_map is not square:
             for line in (ax.axhline, ax.axvline):
-                line(middle, color=GREY, linewidth=0.7, linestyle=":")
-    figure.suptitle(title)
+                line((pixels - 1) / 2, color=GREY, linewidth=0.7, linestyle=":")
     class_legend(figure, original)
     return figure
+
+
+def _bar(ax: Axes, length: float, side: float) -> None:
+    """A bar of 20 mm in the lower left corner of a picture of this side, both in its units."""
+    ax.plot([0.04 * side, 0.04 * side + length], [0.95 * side] * 2, color="black", linewidth=2)
+    ax.text(0.04 * side, 0.93 * side, "20 mm", fontsize=7, va="bottom")
 
 
 def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarray,

@@ -72,23 +72,28 @@ def _group_legend(figure: Figure, groups: np.ndarray) -> None:
 
 
 def influence_bars(table: pd.DataFrame, active: Sequence[int]) -> Figure:
-    """Mean Dice to the mean shape and its variance, a bar per dimension of dimensions.influence.
+    """How far each traversal leaves the mean shape, and how much it varies in that: a bar for each
+    dimension of dimensions.influence that is active, and one for all the others.
 
-    active: the dimensions that carry information, in colour; the others are grey.
+    That one is their mean, its line ends at the largest. With no active dimension, the four most
+    influential ones are shown.
     """
-    figure = new_figure(4.4)
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    place = np.arange(len(table))
-    colours = np.where(table["dimension"].isin(active), PAIR[0], "#BBBBBB")
-    for ax, column, label in ((top, "mean_dice", "mean Dice to\nthe mean shape"),
-                              (bottom, "variance", "variance of that Dice")):
-        ax.bar(place, table[column], color=colours)
+    figure = new_figure(3.6)
+    axes = figure.subplots(1, 2)
+    own = table["dimension"].isin(active) if len(active) else table.index < 4
+    shown, others = table[own], table[~own]
+    names = [f"z{d}" for d in shown["dimension"]]
+    for ax, column, label in ((axes[0], 1 - table["mean_dice"], "1 - mean Dice to the mean shape"),
+                              (axes[1], table["variance"], "variance of that Dice")):
+        ax.bar(names, column[own], color=PAIR[0])
+        if len(others):
+            mean, largest = column[~own].mean(), column[~own].max()
+            ax.bar(f"the {len(others)}\nothers", mean, color="#BBBBBB",
+                   yerr=[[0], [largest - mean]], ecolor=GREY, capsize=3)
         ax.set_ylabel(label)
+        ax.tick_params(axis="x", rotation=90 if len(names) > 12 else 0)
         sns.despine(ax=ax)
-    top.set_ylim(0, 1)
-    bottom.set_xticks(place, [f"z{d}" for d in table["dimension"]], rotation=90)
-    bottom.set_xlabel("traversed dimension, most influential first")
-    figure.suptitle(f"Active dimensions ({len(active)}) in blue")
+    figure.suptitle(f"Each dimension alone, from -3 to 3; {len(active)} of {len(table)} are active")
     return figure
 
 

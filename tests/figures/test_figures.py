@@ -65,7 +65,8 @@ EVERY_FIGURE = {
     "one slice": lambda: hearts.patient_slices(MR[:1], "patient001"),
     "phases": lambda: hearts.ed_and_es({"ED": MR[0], "ES": MR[1]}, {
         "ED": HEART[:20, :24], "ES": HEART[:20, :24]}, "slice 3"),
-    "alignment": lambda: hearts.alignment_steps(HEART[4:], HEART, HEART, 30.0, "slice 3"),
+    "alignment": lambda: hearts.alignment_steps(HEART[4:], HEART, HEART, 30.0, "slice 3",
+                                                (200, 100, 90)),
     "best": lambda: hearts.best_median_worst(MAPS, MAPS[::-1], np.linspace(0, 1, 24), "test"),
     "prior samples": lambda: hearts.prior_samples(MAPS, np.arange(24) % 3 > 0, "samples"),
     "traversals": lambda: hearts.traversal_rows(MAPS.reshape(2, 12, 32, 32), ["z0", "z1"], 3.0),
@@ -191,13 +192,14 @@ def test_names_of_rows_columns_and_panels_say_what_they_show():
     ax = EVERY_FIGURE["priors"]().axes[0]
     assert texts(ax.get_yticklabels()) == ["a\n12.5 % valid", "b\n100.0 % valid"]
     titles = [ax.get_title() for ax in EVERY_FIGURE["alignment"]().axes]
-    assert titles[0] == "original\n32 x 28 pixels" and titles[2].startswith("rotated by -30°")
+    assert titles[0] == "slice 3: original\n32 x 28 pixels"
+    assert titles[2].startswith("rotated by -30°")
     figure = hearts.ed_and_es({"ES": MR[0]}, {"ES": HEART[:20, :24]}, "slice 3")
     assert [ax.get_title() for ax in figure.axes] == ["ES, MR image", "ES, segmentation"]
 
 
 @pytest.mark.parametrize("draw", [
-    lambda maps: hearts.alignment_steps(maps[0], maps[0], maps[0], 0.0, ""),
+    lambda maps: hearts.alignment_steps(maps[0], maps[0], maps[0], 0.0, "", [100] * 3),
     lambda maps: trade_off.samples_by_beta(by_beta(maps), BY_BETA),
     lambda maps: hearts.traversal_rows(maps[None, :9], ["z0"], 3.0),
 ])
@@ -261,12 +263,17 @@ def test_active_dimensions_are_coloured_wherever_they_rank(active):
     for k, ax in enumerate(axes):
         assert {is_grey(bar) for bar in ax.patches} == {k not in active}
     figure = latent_space.influence_bars(INFLUENCE, active)
-    top, bottom = figure.axes
-    assert [bar.get_height() for bar in top.patches] == [0.7, 0.8, 0.95, 1.0]
-    for ax in (top, bottom):
-        assert [is_grey(bar) for bar in ax.patches] == [d not in active for d in (3, 0, 1, 2)]
-    assert f"({len(active)})" in figure.get_suptitle()
-    assert texts(bottom.get_xticklabels()) == ["z3", "z0", "z1", "z2"]
+    left, right = figure.axes
+    names = {1: ["z1"], 2: ["z0", "z2"]}.get(len(active), ["z3", "z0", "z1", "z2"])
+    others = [f"the {4 - len(names)}\nothers"] * (len(names) < 4)
+    assert texts(left.get_xticklabels()) == texts(right.get_xticklabels()) == names + others
+    departure = {"z3": 0.3, "z0": 0.2, "z1": 0.05, "z2": 0.0}
+    heights = [bar.get_height() for bar in left.patches]
+    assert heights[:len(names)] == pytest.approx([departure[name] for name in names])
+    if others:
+        left_out = [value for name, value in departure.items() if name not in names]
+        assert heights[-1] == pytest.approx(np.mean(left_out)) and is_grey(left.patches[-1])
+    assert f"{len(active)} of 4 are active" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize(("changes", "left"), [
