@@ -180,16 +180,19 @@ def _bar(ax: Axes, length: float, side: float) -> None:
 
 
 def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarray,
-                      title: str, each: int = 3) -> Figure:
+                      patients: np.ndarray, title: str, each: int = 3) -> Figure:
     """Best, median and worst slices by Dice, with the wrong pixels in black.
 
-    originals, rebuilt: (N, S, S); dice: (N,). each: of the best, and so on; fewer where there are
-    not three times as many slices.
+    originals, rebuilt: (N, S, S); dice, patients: (N,). each: of the best, and so on, of different
+    patients as far as there are so many; fewer where there are not three times as many slices.
     """
     each = min(each, max(1, len(dice) // 3))
     order = np.argsort(-dice, kind="stable")
-    middle = (len(order) - each) // 2
-    chosen = np.concatenate([order[:each], order[middle:middle + each], order[-each:]])
+    outwards = order[np.argsort(np.abs(np.arange(len(order)) - (len(order) - 1) / 2),
+                                kind="stable")]
+    chosen = np.concatenate([
+        part[np.argsort(-dice[part], kind="stable")] for part in
+        (_of_different(ranked, patients, each) for ranked in (order, outwards, order[::-1]))])
     names = [f"{kind}\n{dice[i]:.3f}" for kind, i in
              zip(np.repeat(["best", "median", "worst"], each), chosen)]
     figure = _tiles_figure(
@@ -202,6 +205,13 @@ def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarr
         shade = np.where(originals[i] != rebuilt[i], 0, np.where(originals[i] > 0, 200, 255))
         figure.axes[0].images[0].get_array()[y:y + side, x:x + side] = shade[..., None]
     return figure
+
+
+def _of_different(ranked: np.ndarray, patients: np.ndarray, count: int) -> np.ndarray:
+    """The first rows of a ranking, each of another patient; then, if these are too few, others."""
+    first = np.sort(np.unique(np.asarray(patients)[ranked], return_index=True)[1])
+    rest = np.setdiff1d(np.arange(len(ranked)), first)
+    return ranked[np.concatenate([first, rest])[:count]]
 
 
 def prior_samples(maps: np.ndarray, valid: np.ndarray, title: str, columns: int = 12) -> Figure:

@@ -12,8 +12,10 @@ from cvae_utils.figures.style import GREY, MODEL_COLOURS, PAIR, new_figure
 from cvae_utils.labels import STRUCTURE_NAMES, STRUCTURES, Label
 
 
-def training_history(history: pd.DataFrame, best_epoch: int) -> Figure:
-    """Loss (training, validation) and Dice per class, epoch by epoch, early stop marked."""
+def training_history(history: pd.DataFrame, best_epoch: int, planned: int) -> Figure:
+    """Loss (training, validation) and Dice per class, epoch by epoch, with the epoch whose weights
+    are kept; planned: how many there are if early stopping does not act."""
+    stopped = "early stopping" if len(history) < planned else "early stopping did not act"
     figure = new_figure(3.6)
     left, right = figure.subplots(1, 2)
     for part, colour, style in zip(("train", "validation"), PAIR, ("-", "--")):
@@ -28,7 +30,7 @@ def training_history(history: pd.DataFrame, best_epoch: int) -> Figure:
     right.set(xlabel="epoch", ylabel="Dice of validation slices", ylim=(0, 1))
     for ax in (left, right):
         ax.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.2,
-                   label=f"early stopping keeps epoch {best_epoch} of {len(history)}")
+                   label=f"epoch {best_epoch} of {len(history)} is kept: {stopped}")
         ax.legend(frameon=False, loc="best" if ax is left else "lower right")
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)

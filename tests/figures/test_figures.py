@@ -67,7 +67,8 @@ EVERY_FIGURE = {
         "ED": HEART[:20, :24], "ES": HEART[:20, :24]}, "slice 3"),
     "alignment": lambda: hearts.alignment_steps(HEART[4:], HEART, HEART, 30.0, "slice 3",
                                                 (200, 100, 90)),
-    "best": lambda: hearts.best_median_worst(MAPS, MAPS[::-1], np.linspace(0, 1, 24), "test"),
+    "best": lambda: hearts.best_median_worst(MAPS, MAPS[::-1], np.linspace(0, 1, 24),
+                                             np.arange(24) // 2, "test"),
     "prior samples": lambda: hearts.prior_samples(MAPS, np.arange(24) % 3 > 0, "samples"),
     "traversals": lambda: hearts.traversal_rows(MAPS.reshape(2, 12, 32, 32), ["z0", "z1"], 3.0),
     "priors": lambda: hearts.samples_by_prior({"a": MAPS[:9], "b": MAPS[9:18]},
@@ -89,7 +90,7 @@ EVERY_FIGURE = {
     "landing": lambda: latent_space.traversals_in_plane(plane(), GROUP, {"z0": plane()}, 3.0),
     "tsne": lambda: latent_space.tsne_clouds({b: plane(3) for b in BETAS}, GROUP),
     "planes": lambda: latent_space.coloured_planes({"UMAP": plane(), "t-SNE": plane()}, TABLE),
-    "history": lambda: learning.training_history(HISTORY, 2),
+    "history": lambda: learning.training_history(HISTORY, 2, 9),
     "schedules": lambda: learning.beta_schedules(CURVES, GAIN),
     "classes": lambda: learning.class_phases(STEPS, dict.fromkeys(STRUCTURE_NAMES, 0.1)),
     "collapse": lambda: learning.posterior_collapse({"a": HISTORY, "b": HISTORY * 2}),
@@ -168,7 +169,7 @@ def test_reconstructions_are_the_best_the_median_and_the_worst_with_errors_in_bl
     rebuilt = originals.copy()
     rebuilt[4, 0, :5] = 3  # five wrong pixels in the slice of median Dice
     dice = np.array([0.5, 0.9, 0.1, 0.8, 0.55, 0.2, 0.7, 0.3, 0.6])
-    ax = hearts.best_median_worst(originals, rebuilt, dice, "test slices", each=1).axes[0]
+    ax = hearts.best_median_worst(originals, rebuilt, dice, np.arange(9), "test", 1).axes[0]
     assert texts(ax.get_xticklabels()) == ["best\n0.900", "median\n0.550", "worst\n0.100"]
     shown = np.asarray(ax.images[0].get_array())
     for column, i in enumerate((1, 4, 2)):
@@ -182,8 +183,16 @@ def test_reconstructions_are_the_best_the_median_and_the_worst_with_errors_in_bl
 
 @pytest.mark.parametrize(("count", "shown"), [(1, 3), (2, 3), (4, 3), (8, 6), (24, 9)])
 def test_few_reconstructions_are_all_shown(count, shown):
-    figure = hearts.best_median_worst(MAPS[:count], MAPS[:count], np.linspace(1, 0, count), "")
+    figure = hearts.best_median_worst(MAPS[:count], MAPS[:count], np.linspace(1, 0, count),
+                                      np.zeros(count), "")
     assert len(figure.axes[0].get_xticklabels()) == shown
+
+
+def test_best_and_worst_are_of_different_patients():
+    dice, patients = np.linspace(1, 0, 12), np.repeat([1, 2, 3, 4], 3)
+    ax = hearts.best_median_worst(MAPS[:12], MAPS[:12], dice, patients, "", 2).axes[0]
+    shown = [float(name.split()[1]) for name in texts(ax.get_xticklabels())]
+    assert shown == [round(x, 3) for x in (dice[0], dice[3], dice[5], dice[6], dice[8], dice[11])]
 
 
 def test_names_of_rows_columns_and_panels_say_what_they_show():
@@ -211,11 +220,13 @@ def test_legend_names_the_structures_that_are_shown(draw):
 
 # ------------------------------------------------------------------------------------- learning
 def test_best_epoch_is_marked_and_the_curve_of_an_absent_class_left_out():
-    figure = learning.training_history(HISTORY.assign(validation_RV=np.nan), 2)
+    figure = learning.training_history(HISTORY.assign(validation_RV=np.nan), 2, 9)
     for ax in figure.axes:
         marked, = (line for line in ax.lines if "early stopping" in str(line.get_label()))
         assert marked.get_xdata()[0] == 2
-        assert marked.get_label() == "early stopping keeps epoch 2 of 3"
+        assert marked.get_label() == "epoch 2 of 3 is kept: early stopping"
+    whole = learning.training_history(HISTORY, 3, 3).axes[0].get_legend_handles_labels()[1]
+    assert whole[-1] == "epoch 3 of 3 is kept: early stopping did not act"
     assert texts(figure.axes[1].get_legend().get_texts())[:2] == ["MYO", "LV"]
     figure = trade_off.reconstructions_by_beta(MAPS[:6], by_beta(WITHOUT_RV),
                                                BY_BETA.assign(test_dice_RV=np.nan))
