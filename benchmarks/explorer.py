@@ -6,8 +6,7 @@
 slider whose callback draws the heart and its strip as one matplotlib figure into an Output widget.
 A move ends when its frame has been drawn. Then a slider is dragged fast, and 40 more moves are
 filmed, to look for panels that are empty in between. And five times, on the phantom: from the start
-of JupyterLab to the heart of notebook 04. Written to
-benchmarks/mine.
+of JupyterLab to the heart of notebook 04. Written to benchmarks/mine.
 """
 
 import base64

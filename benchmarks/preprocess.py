@@ -6,8 +6,7 @@ The phantom of 60 patients is 1x; 10x and 100x are links to its files under othe
 measurement is a process of its own. The plain way loads all volumes, turns every slice with
 scikit-image on its whole grid, crops it, resizes it to 128 x 128, and stacks the results: once as
 here, by linear interpolation of one map per class, and once by nearest neighbours, which is less
-work and tears thin walls. All are measured in turns. Written to
-benchmarks/mine.
+work and tears thin walls. All are measured in turns. Written to benchmarks/mine.
 """
 
 import json

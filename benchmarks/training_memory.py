@@ -6,8 +6,7 @@ The phantom of 60 patients is 1x; 100x is links to its files under other names. 
 a process of its own for as many optimiser steps, as `python scripts/train.py` does it: from the
 list of the files and the aligned slices, which are made before, to the evaluated run on the disk.
 The peak is the most that the process held in memory; how much of it was the process's own, and not
-pages of files, is sampled meanwhile. Written to
-benchmarks/mine. For Linux.
+pages of files, is sampled meanwhile. Written to benchmarks/mine. For Linux.
 """
 
 import json

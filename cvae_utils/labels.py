@@ -57,6 +57,7 @@ CLASS_COUNT = len(Label)
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "ARV")
 #: Group, or phase, of a volume of which nothing but its labels is known.
 UNKNOWN = "unknown"
+#: What the names of the groups stand for.
 GROUP_TITLES = {"NOR": "normal", "MINF": "infarct", "DCM": "dilated cardiomyopathy",
                 "HCM": "hypertrophic cardiomyopathy", "ARV": "abnormal right ventricle",
                 UNKNOWN: ""}

@@ -69,15 +69,19 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
 
 
 def _notebooks_table(run: dict) -> str:
-    """Each notebook with its question, as it asks itself, and how long it takes from nothing."""
+    """Each notebook with the question at its head and, where that was timed, its minutes from
+    nothing."""
     minutes, rows = run.get("notebooks", {}), []
     for path in sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb")):
-        asked = re.search(r"\*\*Question\.\*\* (.*)", read_json(path)["cells"][0]["source"][2])
-        rows.append([f"[{path.stem}](notebooks/{path.name})", asked[1],
-                     f"{minutes[path.stem]:.0f}" if path.stem in minutes else ""])
-    table = markdown_table(["notebook", "its question", "minutes"], rows)
-    return f"{table}\n\nFrom nothing, with {run['data'].removeprefix('Data: ')}, on " \
-           f"{run['machine']}." if minutes else table
+        head = "".join(read_json(path)["cells"][0]["source"])
+        question = re.search(r"\*\*Question\.\*\* (.*)", head)[1]
+        rows.append([f"[{path.stem}](notebooks/{path.name})", question])
+        if minutes:
+            rows[-1].append(f"{minutes[path.stem]:.0f}" if path.stem in minutes else "")
+    if not minutes:
+        return markdown_table(["notebook", "its question"], rows)
+    return (markdown_table(["notebook", "its question", "minutes"], rows)
+            + f"\n\nFrom nothing, with {run['data'].removeprefix('Data: ')}, on {run['machine']}.")
 
 
 def _first_table(found: dict) -> str:
@@ -89,7 +93,7 @@ def _first_table(found: dict) -> str:
     rows = [[shown[row["quantity"]], row["report"], row["by slice"], row["by patient"]]
             for row in found["report_table"] if row["quantity"] in shown]
     table = markdown_table(["", "report", "here, split by slice", "here, split by patient"], rows)
-    return f"{table}\n\n{found['data']}."
+    return f"{table}\n\n{found['data'].replace('split by patient', 'split')}."  # there are both
 
 
 def _short_table(found: dict) -> str:
@@ -236,7 +240,10 @@ def _latency_table(found: dict) -> str:
         f"\n\n{found['moves']} moves of a slider, Chromium {found['browser'].split('.')[0]} "
         f"({found['machine']}; run {found['run']}). {film['empty']} of {film['frames']} filmed "
         f"frames had an empty panel. A drag of {drag['events']} mouse events is drawn in "
-        f"{drag['frames']} frames, of which the last shows where the hand stopped. "
+        f"{drag['frames']} frames, of which the last shows where the hand stopped. From the start "
+        f"of JupyterLab to the heart in notebook 04, which needs no data, it takes "
+        f"{found['opening_s']['heart']:.1f} seconds ({found['opening_s']['page']:.1f} to the "
+        f"notebook; medians). "
         "[explorer.py](../benchmarks/explorer.py) measures it.")
 
 

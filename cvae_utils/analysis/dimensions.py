@@ -104,19 +104,28 @@ def name_dimensions(effect: pd.DataFrame) -> pd.DataFrame:
     """Name each dimension by its strongest effect; (Z) rows: name, effect, purity.
 
     effect: from `effects`. A second effect that is at least 0.8 of the strongest is named too,
-    after a slash: such a tie decides nothing. purity is the square of the strongest effect as a
-    share of the sum of the squares of all: 1 when nothing else changes.
+    after a slash. purity is the square of the strongest effect as a share of the sum of the squares
+    of all: 1 when nothing else changes.
     """
     rows = {}
     for dimension, values in effect.iterrows():
-        first, second = values.abs().nlargest(2).index
-        tie = abs(values[second]) >= 0.8 * abs(values[first])
-        total = float((values**2).sum())
+        named, ranked = _strongest(values)
+        strongest = values[ranked[0]] if ranked else 0.0
         rows[dimension] = {
-            "name": (DESCRIPTORS[first] if total else "no effect")
-                    + (f" / {DESCRIPTORS[second]}" if tie and total else ""),
-            "effect": values[first], "purity": values[first]**2 / total if total else 0.0}
+            "name": " / ".join(DESCRIPTORS[name] for name in ranked[:named]) or "no effect",
+            "effect": strongest,
+            "purity": strongest**2 / (values**2).sum() if ranked else 0.0}
     return pd.DataFrame(rows).T.astype({"effect": float, "purity": float})
+
+
+def _strongest(values: pd.Series) -> tuple[int, list[str]]:
+    """How many of a dimension's effects name it, and which it has, the strongest first.
+
+    The strongest one, and a second one of at least 0.8 of it: such a tie decides nothing.
+    """
+    ranked = sorted(values.index[values != 0], key=lambda name: -abs(values[name]))
+    tie = len(ranked) > 1 and abs(values[ranked[1]]) >= 0.8 * abs(values[ranked[0]])
+    return 2 if tie else 1, ranked
 
 
 def describe_moves(effect: pd.DataFrame) -> list[str]:
@@ -126,16 +135,16 @@ def describe_moves(effect: pd.DataFrame) -> list[str]:
     nearly as strong, as in `name_dimensions`. Dimensions of the same words get their next strongest
     effects too, three in all at most, until the words differ.
     """
-    ranked = [[MOVES[name][int(value < 0)] for name, value in
-               sorted(values.items(), key=lambda pair: -abs(pair[1])) if value]
-              for _, values in effect.iterrows()]
-    counts = [1 + name.count(" / ") for name in name_dimensions(effect)["name"]]
-    parts = [tuple(words[:count]) for words, count in zip(ranked, counts)]
-    for more in (1, 2):
-        alike = {words for words, times in Counter(parts).items() if times > 1}
-        parts = [tuple(words[:min(count + more, 3)]) if part in alike else part
-                 for words, count, part in zip(ranked, counts, parts)]
-    return [", ".join(part) or "no effect" for part in parts]
+    counts, words = [], []
+    for _, values in effect.iterrows():
+        named, ranked = _strongest(values)
+        counts.append(named)
+        words.append([MOVES[name][int(values[name] < 0)] for name in ranked])
+    for _ in range(2):
+        told = [tuple(own[:count]) for own, count in zip(words, counts)]
+        times = Counter(told)
+        counts = [min(count + (times[own] > 1), 3) for own, count in zip(told, counts)]
+    return [", ".join(own[:count]) or "no effect" for own, count in zip(words, counts)]
 
 
 def report_effects(effect: pd.DataFrame) -> pd.DataFrame:

@@ -154,19 +154,16 @@ def alignment_steps(original: np.ndarray, cropped: np.ndarray, rotated: np.ndarr
     mm: the side of each picture, of the original the longer one, for a bar of 20 mm.
     """
     figure = new_figure(WIDTH / 3 + 0.9)
-    # All squares, so that the three frames are alike.
-    missing = max(original.shape) - np.array(original.shape)
-    square = np.pad(original, [(n // 2, n - n // 2) for n in missing])
     names = (f"{title}: original", "centred on LV, cropped",
              f"rotated by {-angle_deg:.0f}°, cropped")
-    for ax, label_map, name, side in zip(figure.subplots(1, 3), (square, cropped, rotated), names,
-                                         mm):
-        _show_map(ax, label_map)
-        pixels = label_map.shape[0]
-        _bar(ax, 20 / side * pixels, pixels)
-        ax.set_title(f"{name}\n{original.shape[1]} x {original.shape[0]} pixels"
-                     if label_map is square else f"{name}\n{pixels} x {pixels} pixels")
-        if label_map is not square:
+    for ax, label_map, name, side_mm in zip(figure.subplots(1, 3), (original, cropped, rotated),
+                                            names, mm):
+        ax.set_title(f"{name}\n{label_map.shape[1]} x {label_map.shape[0]} pixels")
+        pixels = max(label_map.shape)
+        missing = pixels - np.array(label_map.shape)  # to a square, so that the frames are alike
+        _show_map(ax, np.pad(label_map, [(n // 2, n - n // 2) for n in missing]))
+        _bar(ax, 20 / side_mm * pixels, pixels)
+        if label_map is not original:
             for line in (ax.axhline, ax.axvline):
                 line((pixels - 1) / 2, color=GREY, linewidth=0.7, linestyle=":")
     class_legend(figure, original)
@@ -187,12 +184,12 @@ def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarr
     patients as far as there are so many; fewer where there are not three times as many slices.
     """
     each = min(each, max(1, len(dice) // 3))
-    order = np.argsort(-dice, kind="stable")
-    outwards = order[np.argsort(np.abs(np.arange(len(order)) - (len(order) - 1) / 2),
-                                kind="stable")]
-    chosen = np.concatenate([
-        part[np.argsort(-dice[part], kind="stable")] for part in
-        (_of_different(ranked, patients, each) for ranked in (order, outwards, order[::-1]))])
+    best_first = np.argsort(-dice, kind="stable")
+    from_middle = np.abs(np.arange(len(dice)) - (len(dice) - 1) / 2)
+    median_first = best_first[np.argsort(from_middle, kind="stable")]
+    picked = [_of_different(ranked, patients, each)
+              for ranked in (best_first, median_first, best_first[::-1])]
+    chosen = np.concatenate([rows[np.argsort(-dice[rows], kind="stable")] for rows in picked])
     names = [f"{kind}\n{dice[i]:.3f}" for kind, i in
              zip(np.repeat(["best", "median", "worst"], each), chosen)]
     figure = _tiles_figure(

@@ -79,17 +79,16 @@ def influence_bars(table: pd.DataFrame, active: Sequence[int]) -> Figure:
     influential ones are shown.
     """
     figure = new_figure(3.6)
-    axes = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2)
     own = table["dimension"].isin(active) if len(active) else table.index < 4
-    shown, others = table[own], table[~own]
-    names = [f"z{d}" for d in shown["dimension"]]
-    for ax, column, label in ((axes[0], 1 - table["mean_dice"], "1 - mean Dice to the mean shape"),
-                              (axes[1], table["variance"], "variance of that Dice")):
+    names = [f"z{d}" for d in table["dimension"][own]]
+    for ax, column, label in ((left, 1 - table["mean_dice"], "1 - mean Dice to the mean shape"),
+                              (right, table["variance"], "variance of that Dice")):
         ax.bar(names, column[own], color=PAIR[0])
+        others = column[~own]
         if len(others):
-            mean, largest = column[~own].mean(), column[~own].max()
-            ax.bar(f"the {len(others)}\nothers", mean, color="#BBBBBB",
-                   yerr=[[0], [largest - mean]], ecolor=GREY, capsize=3)
+            ax.bar(f"the {len(others)}\nothers", others.mean(), color="#BBBBBB",
+                   yerr=[[0], [others.max() - others.mean()]], ecolor=GREY, capsize=3)
         ax.set_ylabel(label)
         ax.tick_params(axis="x", rotation=90 if len(names) > 12 else 0)
         sns.despine(ax=ax)

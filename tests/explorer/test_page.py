@@ -1,5 +1,6 @@
 """The page of the explorer, in a browser without network."""
 
+import base64
 import io
 import json
 import re
@@ -329,8 +330,10 @@ def test_pictures_beside_a_slider_are_its_ends(explorer):
     assert explorer.state
     ends = explorer.tab.locator(".slider", has_text="z4").locator("canvas").evaluate_all(
         "all => all.map((each) => each.toDataURL())")
-    blank = explorer.tab.evaluate("document.createElement('canvas').toDataURL()")
-    assert ends[0] != ends[1] and blank not in ends
+    drawn = [np.asarray(Image.open(io.BytesIO(base64.b64decode(end.split(",")[1]))).convert("RGB"))
+             for end in ends]
+    assert [len(np.unique(picture.reshape(-1, 3), axis=0)) >= 4 for picture in drawn] == [True] * 2
+    assert ends[0] != ends[1]
     explorer.slider("z4").fill("1")
     explorer.choose("runs", "beta 1")
     explorer.choose("runs", "beta 1000")

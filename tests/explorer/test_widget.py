@@ -46,8 +46,8 @@ def test_explorer_opens_on_the_mean_of_the_real_hearts_and_follows_z(explorer, a
 
 def test_run_and_z_that_do_not_fit_are_refused(atlas, table):
     explorer = Explorer([atlas, small_atlas(table, latent_dim=3)])
-    for number, z in ((2, "run: expected 0 to 1, found 2"), (-1, "found -1")):
-        with pytest.raises(TraitError, match=z):
+    for number, words in ((2, "run: expected 0 to 1, found 2"), (-1, "found -1")):
+        with pytest.raises(TraitError, match=words):
             explorer.run = number
     for z in ([1.0, 2.0], [0.0] * 5 + [np.inf]):
         with pytest.raises(TraitError, match="z: expected 6 finite numbers"):

@@ -2,7 +2,8 @@
 
 function bytes(base64) {
   const text = atob(base64), found = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);   // Uint8Array.from is ten times slower
+  // In a loop, because Uint8Array.from calls a function for each of some million bytes.
+  for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);
   return found;
 }
 

@@ -15,7 +15,8 @@ const TEMPLATE = `
   <fieldset><legend>start from</legend>
     <button data-id="mean" class="start">mean of real hearts</button>
   </fieldset>
-  <fieldset><legend>random heart from</legend><span data-id="priors" class="tools"></span></fieldset>
+  <fieldset><legend>random heart from</legend>
+    <span data-id="priors" class="tools"></span></fieldset>
   <fieldset><legend>mean of a group</legend>
     <select data-id="group" aria-label="group"></select>
     <select data-id="level" aria-label="level"></select>
@@ -105,8 +106,8 @@ function explore(root, data, kernel = null, problem = "") {
   // -------------------------------------------------------------- state
 
   // start, a and b are places: {name, z, crop, source, image}, and heart once it is decoded. A
-  // source finds its place again in another model: {find() -> place, promise of one or null}, and
-  // what it makes of the menus.
+  // source knows how to find its place in another model, and what the menus and buttons then show:
+  // {find() -> place, a promise of one, or null; group, patient, slice, prior}.
   const state = {run: 0, system: "dimensions", coordinate: 0, z: null, u: null, crop: 1,
                  start: null, a: null, b: null, share: 1, way: false, playing: false,
                  pixels: false, image: false, wanted: 0, wish: 0};
@@ -189,6 +190,13 @@ function explore(root, data, kernel = null, problem = "") {
     if (place.source.patient) listSlices(place.source.patient);
     find("slice").value = place.source.slice ?? "";
     find("imageLabel").hidden = !place.image;
+    find("about").textContent = `Start: ${place.name}.`;
+    find("mean").setAttribute("aria-pressed", place.source === meanSource);
+    [...find("priors").children].forEach((button, k) =>
+      button.setAttribute("aria-pressed", place.source.prior === k));
+    for (const id of ["level", "phase"]) {
+      find(id).classList.toggle("unused", place.source.group === undefined);
+    }
   }
 
   const meanSource = {find: () => ({name: "mean of real hearts", ...meanOf(run()),
@@ -211,7 +219,6 @@ function explore(root, data, kernel = null, problem = "") {
 
   function groupHeart() {
     if (find("group").value === "") return;
-    say("");
     const found = groupSource(...chosen()).find();
     if (found) begin(found);
   }
@@ -317,7 +324,7 @@ function explore(root, data, kernel = null, problem = "") {
 
   // -------------------------------------------------------------- controls
 
-  const rows = new Map();   // coordinate -> {element, input, output}
+  const rows = new Map();   // coordinate -> {element, input, output, ends, drawn: whether they are}
 
   function make(tag, properties = {}, ...children) {
     const element = Object.assign(document.createElement(tag), properties);
@@ -378,8 +385,8 @@ function explore(root, data, kernel = null, problem = "") {
     find("systemNote").textContent = (valid.axes === undefined ? "" :
       `Moved one at a time, ${share("dimensions")} of the hearts are valid along the dimensions and `
       + `${share("axes")} along the axes. `)
-      + "Blue: where 98 % of the real hearts lie, and beside it its ends. Words: what a move to the "
-      + "right does.";
+      + "Blue: where 98 % of the real hearts lie; the small hearts are its two ends. The words "
+      + "tell what a move to the right does.";
   }
 
   function coordinateRow(i) {
@@ -438,7 +445,8 @@ function explore(root, data, kernel = null, problem = "") {
 
   function listMeans() {
     menu("group", [["", "choose \u2026"], [-1, "all groups"],
-                   ...data.groups.map(({name, title}, g) => [g, title ? `${name}, ${title}` : name])]);
+                   ...data.groups.map(({name, title}, g) =>
+                     [g, [name, title].filter(Boolean).join(", ")])]);
     menu("level", [[-1, "base to apex"], ...LEVELS.map((name, k) => [k, name])]);
     menu("phase", [[-1, data.phases.length > 1 ? data.phases.join(" and ") : "any phase"],
                    ...data.phases.map((name, k) => [k, name])]);
@@ -468,8 +476,8 @@ function explore(root, data, kernel = null, problem = "") {
     const middle = look(new Float64Array(size), 1)?.broken ?? [];
     say(`Of random z from N(0, I), ${percent(prior)} give a valid heart`
         + (middle.length ? ` (its middle, z = 0: ${middle.join("; ")})` : "")
-        + `, because real hearts fill a small part of it, and only there the network has learnt; of z `
-        + `from the ${best.title}, which covers that part, ${percent(best)} do.`);
+        + ", because real hearts fill a small part of it, and only there the network has learnt; "
+        + `of z from the ${best.title}, which covers that part, ${percent(best)} do.`);
   }
 
   /** Another run: of what is shown, and of A, it shows the same patient or group; else its own mean
@@ -494,7 +502,6 @@ function explore(root, data, kernel = null, problem = "") {
     const {valid_along: valid, systems} = run();
     state.system = systems.axes && valid.axes > valid.dimensions ? "axes" : "dimensions";
     listPriors();
-    say("");
     begin(meanSource.find());
     listSystems();
     listCoordinates();
@@ -551,19 +558,27 @@ function explore(root, data, kernel = null, problem = "") {
     const [patient, slice] = [find("patient").value, find("slice").value];
     if (slice === "") return;
     const mine = ++state.wish;
+    const [first, second] = await Promise.all(
+      sliceSources(patient, slice).map((source) => source.find()));
+    if (state.wish !== mine) return;
+    if (second) compare(first, second);
+    else if (first) begin(first);
+  }
+
+  /** The sources of a slice at ED and at ES; the answer to one of them tells of both. */
+  function sliceSources(patient, slice) {
     const {rows} = known.patients[patient].slices[slice];
-    const [first, second] = await Promise.all(rows.map((_, k) => {
+    let asked = null;
+    return rows.map((_, k) => {
       const source = {patient, slice, async find() {
-        const answer = await ask("slice", {rows});
+        const answer = await (asked ??= ask("slice", {rows}));
+        asked = null;   // another model is asked anew
         if (!answer) return null;
         const {name, z, crop, image} = answer.hearts[k];
         return {name, z: Float64Array.from(z), crop, source, image: image && await picture(image)};
       }};
-      return source.find();
-    }));
-    if (state.wish !== mine) return;
-    if (second) compare(first, second);
-    else if (first) begin(first);
+      return source;
+    });
   }
 
   async function picture(source) {
@@ -580,7 +595,8 @@ function explore(root, data, kernel = null, problem = "") {
   const frameMm = () =>
     Math.max(run().crop_mm, state.start.crop, state.a?.crop ?? 0, state.b.crop);
 
-  function drawHeart() {
+  /** now: its measures. */
+  function drawHeart(now) {
     const {ctx, w, h, font} = surface(find("heart")), side = Math.min(w, h) - 2;
     const x = (w - side) / 2, y = 1, frame = frameMm(), {start, a, b} = state;
     const beside = state.way ? (state.share < 0.5 ? a : b) : start;
@@ -592,7 +608,7 @@ function explore(root, data, kernel = null, problem = "") {
     ctx.lineWidth = shown.heart.broken.length ? 3 : 1;
     ctx.strokeRect(x, y, side, side);
     legend(ctx, colours, x, y, side, frame, font);
-    const words = shown.heart.broken.join("; "), beyond = beyondReal();
+    const words = shown.heart.broken.join("; "), beyond = beyondReal(now);
     find("heart").setAttribute("aria-label", `decoded heart, ${words || "valid"}`);
     find("verdict").classList.toggle("broken", Boolean(words));
     find("verdict").replaceChildren(words ? `not valid: ${words}`
@@ -607,18 +623,18 @@ function explore(root, data, kernel = null, problem = "") {
   }
 
   /** What lies outside of what the training slices have: sizes, and active coordinates. */
-  function beyondReal() {
-    const now = measure(shown.heart.labels, shown.heart.side, state.crop);
-    const outside = (value, [low, high], slack) => value < low - slack || value > high + slack;
-    const sizes = Object.entries(run().sizes).filter(([name, real]) => outside(now[name], real, 0.05))
-      .map(([name]) => `${name} ${number(now[name], 1)} ${name === "wall" ? "mm" : "cm\u00b2"}`);
-    return sizes.concat(system().active.filter((i) => outside(state.u[i], range(i), 0.05))
+  function beyondReal(now) {
+    const outside = (value, [low, high]) => value < low - 0.05 || value > high + 0.05;
+    const unit = (name) => name === "wall" ? "mm" : "cm\u00b2";
+    const sizes = Object.keys(run().sizes)
+      .filter((name) => outside(now[name], run().sizes[name]))
+      .map((name) => `${name} ${number(now[name], 1)} ${unit(name)}`);
+    return sizes.concat(system().active.filter((i) => outside(state.u[i], range(i)))
       .map((i) => `${system().label(i)} ${number(state.u[i], 1)}`));
   }
 
-  function drawMeasures() {
-    const {heart, crop} = state.a ?? state.start;
-    const now = measure(shown.heart.labels, shown.heart.side, state.crop);
+  function drawMeasures(now) {
+    const {heart, crop} = state.a ?? state.start, frame = frameMm();
     const then = measure(heart.labels, heart.side, crop);
     const beside = find("reference").textContent = state.a ? "A" : "start";
     const lines = Object.keys(NAMES).map((name) => [`${name} area, cm\u00b2`, name])
@@ -630,7 +646,7 @@ function explore(root, data, kernel = null, problem = "") {
       return [words, word(now[name]), word(then[name]), Number.isNaN(change) ? ""
         : (change >= 0.05 ? "+" : "") + number(change, 1)];
     });
-    const score = dice(inFrame(shown.heart, state.crop, frameMm()), inFrame(heart, crop, frameMm()));
+    const score = dice(inFrame(shown.heart, state.crop, frame), inFrame(heart, crop, frame));
     cells.push([`Dice to ${beside}`, Number.isNaN(score) ? "none" : number(score, 2), "", ""]);
     find("measures").replaceChildren(...cells.map(([words, ...values]) => {
       const head = make("th", {scope: "row"});
@@ -642,7 +658,6 @@ function explore(root, data, kernel = null, problem = "") {
       head.append(words);
       return make("tr", {}, head, ...values.map((value) => make("td", {textContent: value})));
     }));
-    find("about").textContent = `Start: ${state.start.name}.`;
   }
 
   /** z of the strip's tile at a share from 0 to 1. */
@@ -764,11 +779,11 @@ function explore(root, data, kernel = null, problem = "") {
     const step = w / ranked.length, bottom = h - 2.6 * font, top = 1.4 * font;
     ranked.forEach((i, rank) => {
       const height = Math.max(1, influence(i) / highest * (bottom - top));
-      if (i === state.coordinate) {
+      const chosen = i === state.coordinate;
+      if (chosen) {
         text(ctx, number(influence(i), 2), Math.max(1.1 * font, (rank + 0.5) * step),
              bottom - height - 0.7 * font, {colour: CHOSEN});
       }
-      const chosen = i === state.coordinate;
       ctx.fillStyle = chosen ? CHOSEN : active.includes(i) ? ACTIVE : INACTIVE;
       ctx.fillRect((rank + 0.1) * step, bottom - height, 0.8 * step, height);
       const every = Math.ceil(1.1 * font / step);
@@ -848,14 +863,7 @@ function explore(root, data, kernel = null, problem = "") {
       find(`name${id}`).title = name;
     }
     find("way").value = state.share;
-    find("wayRow").classList.toggle("left", !state.way);   // the heart is on no place between A and B
-    const {source} = state.start;
-    find("mean").setAttribute("aria-pressed", source === meanSource);
-    [...find("priors").children].forEach((button, k) =>
-      button.setAttribute("aria-pressed", source.prior === k));
-    for (const id of ["level", "phase"]) {
-      find(id).classList.toggle("unused", find("group").value === "");
-    }
+    find("wayRow").classList.toggle("left", !state.way);   // the heart is at no place from A to B
   }
 
   // -------------------------------------------------------------- files
@@ -948,8 +956,9 @@ function explore(root, data, kernel = null, problem = "") {
     const ready = shown.ready = heart && state.start.heart && (!state.a || state.a.heart);
     if (ready) {
       shown.heart = heart;
-      drawHeart();
-      drawMeasures();
+      const now = measure(heart.labels, heart.side, state.crop);
+      drawHeart(now);
+      drawMeasures(now);
       shown.drawn.heart = performance.now();
       shown.milliseconds = shown.drawn.heart - began;
     }
@@ -984,12 +993,15 @@ function explore(root, data, kernel = null, problem = "") {
     }
   }
 
-  const clicks = {mean: () => begin(meanSource.find()), beat, play, pin, swap, load: loadPatients, ...exports,
+  const clicks = {
+    beat, play, pin, swap, load: loadPatients, ...exports,
+    mean: () => begin(meanSource.find()),
     reset() {
       stop();
       Object.assign(state, {way: Boolean(state.a), share: state.start.share});
       stand(state.start.z, state.start.crop);
-    }};
+    },
+  };
   for (const [id, act] of Object.entries(clicks)) find(id).addEventListener("click", () => act());
   for (const id of ["group", "level", "phase"]) find(id).addEventListener("change", groupHeart);
   find("patient").addEventListener("change", patientHeart);
@@ -1034,7 +1046,7 @@ function explore(root, data, kernel = null, problem = "") {
     },
     place: (index, z) => place(prepare(data.runs[index]), z),
     brokenRules: (labels, side) => brokenRules(Uint8Array.from(labels), side),
-    stand: (z) => stand(z),
+    stand,
     get state() {
       return {...state, z: Array.from(state.z), u: Array.from(state.u), start: state.start.name,
               milliseconds: shown.milliseconds, frames: shown.frames, drawn: {...shown.drawn},
