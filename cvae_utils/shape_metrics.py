@@ -42,6 +42,25 @@ def mean_by_class(scores: np.ndarray) -> dict[str, float]:
     return dict(zip(STRUCTURE_NAMES, mean_of_present(scores, axis=0).tolist()))
 
 
+def hd95(a: np.ndarray, b: np.ndarray, mm_per_pixel: np.ndarray) -> np.ndarray:
+    """Distance of outlines in mm, (N, 3) for RV, MYO and LV; a, b: (N, S, S), mm_per_pixel: (N,).
+
+    From each pixel of an outline to the nearest one of the other: the 95th percentile, in the
+    direction in which it is larger. NaN where a structure is absent from either map.
+    """
+    found = np.full((len(a), len(STRUCTURES)), np.nan)
+    for n, (one, two, mm) in enumerate(zip(a, b, mm_per_pixel)):
+        for k, label in enumerate(STRUCTURES):
+            masks = one == label, two == label
+            if not all(mask.any() for mask in masks):
+                continue
+            rims = [mask & ~ndimage.binary_erosion(mask) for mask in masks]
+            away = [ndimage.distance_transform_edt(~rim) for rim in rims]  # pixels, from each rim
+            found[n, k] = mm * max(np.percentile(away[1][rims[0]], 95),
+                                   np.percentile(away[0][rims[1]], 95))
+    return found
+
+
 def is_valid(maps: np.ndarray, open_wall_allowed: bool = False) -> np.ndarray:
     """Anatomical validity of each label map, (N,) bool, after Painchaud et al. 2020.
 

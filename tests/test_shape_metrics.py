@@ -138,3 +138,13 @@ def test_eccentricity_is_that_of_the_ellipse_however_it_is_turned(long, short, t
     found = describe(ellipse(long, short, turn_deg, RV)).iloc[0]
     assert found["rv_eccentricity"] == pytest.approx(np.sqrt(1 - (short / long) ** 2), abs=0.01)
     assert np.isnan(found["extent_x"]) and found["area_lv"] == 0
+
+
+def test_hd95_of_a_shifted_square_and_of_what_is_absent():
+    here = np.zeros((2, 32, 32), dtype=np.uint8)
+    here[:, 8:20, 8:20] = Label.LV
+    there = np.zeros_like(here)
+    there[0, 8:20, 11:23] = Label.LV  # three pixels to the right, of 2 mm
+    found = shape_metrics.hd95(here, there, np.array([2.0, 1.0]))
+    assert found[0, 2] == 6 and np.isnan(found).sum() == 5
+    assert shape_metrics.hd95(here, here, np.ones(2))[:, 2].tolist() == [0, 0]

@@ -1,0 +1,176 @@
+"""What the report claims, the rule that decides each claim, and the verdict over seeds.
+
+A rule has parts. Each part is a comparison of numbers that one seed (of split and training)
+measured, so two people who have the numbers decide alike. The verdict says how the parts came out
+over all seeds: see `verdict`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+HOLDS, PARTLY, FAILS = "holds", "partly", "does not hold"
+DEPENDS, UNKNOWN = "depends on the seed", "cannot be told"
+#: The fewest seeds that a verdict may stand on.
+FEWEST_SEEDS = 3
+
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the report.
+
+    rule: what decides it, in words; parts: the same as comparisons, by what each says. A part is
+    True, False, or None where the numbers of a seed cannot tell. shown: the numbers that stand
+    beside the verdict, and their format.
+    """
+
+    claim: str
+    rule: str
+    parts: Mapping[str, Callable[[Numbers], bool | None]]
+    shown: Mapping[str, str]
+
+
+def less(small: str, large: str, factor: float = 1.0) -> Callable[[Numbers], bool | None]:
+    """Whether one number lies below another one, or below so many times it."""
+    return lambda found: _compared(found[small], factor * found[large])
+
+
+def below(name: str, mark: float) -> Callable[[Numbers], bool | None]:
+    return lambda found: _compared(found[name], mark)
+
+
+def above(name: str, mark: float) -> Callable[[Numbers], bool | None]:
+    return lambda found: _compared(mark, found[name])
+
+
+def _compared(small: float, large: float) -> bool | None:
+    """small < large; None if either is not a number."""
+    return None if pd.isna(small) or pd.isna(large) else bool(small < large)
+
+
+CLAIMS = (
+    Claim("Dice rises in phases: LV, then MYO, then RV",
+          "the step at which half of the final soft Dice is reached",
+          {"LV before MYO": less("half_LV", "half_MYO"),
+           "MYO before RV": less("half_MYO", "half_RV")},
+          {"half_LV": "{:.0f}", "half_MYO": "{:.0f}", "half_RV": "{:.0f}"}),
+    Claim("the other classes dip while one is learnt",
+          "the deepest fall meanwhile is more than twice the deepest one of the second half",
+          {"they dip": less("noise", "dip", 0.5)}, {"dip": "{:.2f}", "noise": "{:.2f}"}),
+    Claim("the RV is reconstructed worst",
+          "HD95 of the RV, mm, is larger than that of MYO and of LV",
+          {"worse than MYO": less("hd95_MYO", "hd95_RV"),
+           "worse than LV": less("hd95_LV", "hd95_RV")},
+          {"hd95_RV": "{:.1f}", "hd95_MYO": "{:.1f}", "hd95_LV": "{:.1f}"}),
+    Claim("the thickness of MYO is reconstructed worst after the RV",
+          "of the variance over slices, a larger share of the thickness, mm, is lost than of the "
+          "diameter of LV + MYO, and a smaller one than of the area of the RV",
+          {"worse than the diameter": less("lost_diameter", "lost_wall"),
+           "better than the RV": less("lost_wall", "lost_rv")},
+          {"lost_rv": "{:.2f}", "lost_wall": "{:.2f}", "lost_diameter": "{:.2f}"}),
+    Claim("scale and position are always close",
+          "in 95 % of the slices the diameter of LV + MYO is within 10 %, its centre within 3 mm",
+          {"scale": below("scale_95", 10.0), "position": below("position_95", 3.0)},
+          {"scale_95": "{:.1f}", "position_95": "{:.1f}"}),
+    Claim("a missing rotation hurts the RV only",
+          "MYO and LV each lose less than a quarter of the Dice that the RV loses",
+          {"by patient, MYO": less("lost_MYO", "lost_RV", 0.25),
+           "by patient, LV": less("lost_LV", "lost_RV", 0.25),
+           "by slice, MYO": less("slice_lost_MYO", "slice_lost_RV", 0.25),
+           "by slice, LV": less("slice_lost_LV", "slice_lost_RV", 0.25)},
+          {"lost_RV": "{:.2f}", "lost_MYO": "{:.3f}", "lost_LV": "{:.3f}",
+           "slice_lost_MYO": "{:.3f}"}),
+    Claim("early stopping keeps the loss from rising",
+          "without it, the validation loss ends more than 1 % above its lowest",
+          {"it would rise": above("rise", 1.0)}, {"rise": "{:.1f}"}),
+    Claim("samples at beta = 1000 are realistic and rather varied",
+          "as many are valid as of real slices, within 2 points; coverage is at least three "
+          "quarters of that of real slices",
+          {"realistic": above("more_valid", -2.0), "varied": above("coverage_of_real", 0.75)},
+          {"more_valid": "{:+.1f}", "coverage_of_real": "{:.2f}"}),
+    Claim("beta = 1 gives latent histograms that are mixtures or wrongly scaled Gaussians",
+          "in more than half of the dimensions two modes are apart (Ashman's D above 2, each with "
+          "a tenth of the slices) or the standard deviation is beyond 0.8 to 1.2",
+          {"they are odd": above("odd_low", 0.5)}, {"odd_low": "{:.2f}", "apart_low": "{:.2f}"}),
+    Claim("beta = 1000 gives centred histograms within -3..3",
+          "no mean is further than 0.3 from 0, and 99 % of the values are within -3..3",
+          {"centred": below("largest_mean", 0.3), "within": above("within", 99.0)},
+          {"largest_mean": "{:.2f}", "within": "{:.1f}"}),
+    Claim("the UMAP plane is less clustered at high beta than at low",
+          "both: fewer clumps, in the mean over five seeds of UMAP, and a less accurate vote of "
+          "neighbours for the group",
+          {"fewer clumps": less("clumps_high", "clumps_low"),
+           "groups less apart": less("vote_high", "vote_low")},
+          {"clumps_high": "{:.1f}", "clumps_low": "{:.1f}", "vote_high": "{:.2f}",
+           "vote_low": "{:.2f}"}),
+    Claim("three dimensions dominate",
+          "three or more are active, and the top three cause two thirds of all departure from the "
+          "mean shape",
+          {"active": above("active", 2.5), "dominate": above("top_three", 2 / 3)},
+          {"active": "{:.0f}", "top_three": "{:.2f}"}),
+    Claim("images from traversing two different dimensions overlap in the UMAP plane",
+          "beyond |z| = 0.5, 1 and 1.5 alike, two of the strongest dimensions reach common slices: "
+          "more than 5 % of the fewer, in the mean over pairs",
+          {f"beyond {cut:g}": above(f"overlap_{cut:g}", 0.05) for cut in (0.5, 1.0, 1.5)},
+          {f"overlap_{cut:g}": "{:.2f}" for cut in (0.5, 1.0, 1.5)}),
+    Claim("t-SNE with three components shows no classes either",
+          "neighbours in it do not vote for the group better than after a shuffle (p above 0.01), "
+          "at either beta",
+          {"beta 1": above("tsne_p_low", 0.01), "beta 1000": above("tsne_p_high", 0.01)},
+          {"tsne_low": "{:.2f}", "tsne_high": "{:.2f}", "tsne_chance": "{:.2f}"}),
+    Claim("the dimension for RV shape does not reach all RV shapes",
+          "along it, where hearts are valid, fewer RVs are met (Dice 0.7) than all dimensions "
+          "together rebuild",
+          {"does not reach": less("reach", "reach_all", 0.95)},
+          {"reach": "{:.2f}", "reach_all": "{:.2f}"}),
+    Claim("the dimension for RV shape is too harsh",
+          "from -3 to 3 the RV vanishes on a quarter of the way, or its area jumps by more than "
+          "three times the mean step",
+          {"harsh": lambda found: None if pd.isna(found["without_rv"]) else bool(
+              found["without_rv"] > 0.25 or found["jump"] > 3)},
+          {"without_rv": "{:.2f}", "jump": "{:.1f}"}),
+    Claim("a linear schedule of beta does not help",
+          "at the same KL, test Dice is not more than 0.005 above that without a schedule",
+          {"does not help": below("gain_linear", 0.005)}, {"gain_linear": "{:+.3f}"}),
+    Claim("an exponential schedule after about 20 epochs might help",
+          "at the same KL, test Dice is more than 0.005 above that without a schedule",
+          {"helps": above("gain_late-exponential", 0.005)},
+          {"gain_late-exponential": "{:+.3f}"}),
+)
+
+
+def verdict(claim: Claim, seeds: Sequence[Numbers]) -> str:
+    """How the parts of a claim came out in these seeds, of which each has its numbers.
+
+    holds: every part in every seed. does not hold: no part in any seed. partly: each part alike in
+    all seeds, some so and some not. depends on the seed: a part differs between seeds. cannot be
+    told: a number is missing in a seed, or there are fewer than FEWEST_SEEDS.
+    """
+    answers = [[_asked(part, found) for found in seeds] for part in claim.parts.values()]
+    if len(seeds) < FEWEST_SEEDS or any(None in part for part in answers):
+        return UNKNOWN
+    if any(len(set(part)) > 1 for part in answers):
+        return DEPENDS
+    alike = {part[0] for part in answers}
+    return PARTLY if len(alike) > 1 else HOLDS if alike.pop() else FAILS
+
+
+def _asked(part: Callable[[Numbers], bool | None], found: Numbers) -> bool | None:
+    try:
+        return part(found)
+    except KeyError:  # this data cannot measure it
+        return None
+
+
+def table(seeds: Sequence[Numbers], claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
+    """Claim, rule, the values seed by seed, and verdict, a row for each claim."""
+    def values(claim: Claim) -> str:
+        return "; ".join(f"{name} " + ", ".join(form.format(found[name]) if name in found else "-"
+                                                for found in seeds)
+                         for name, form in claim.shown.items())
+
+    return pd.DataFrame([{"claim": claim.claim, "rule": claim.rule, "seed by seed": values(claim),
+                          "verdict": verdict(claim, seeds)} for claim in claims])
