@@ -1,9 +1,11 @@
 """Train and measure several runs: side by side where that is faster, else one after another.
 
 On a CPU, threads that share the work of small pictures wait for each other, so runs that do not
-depend on each other are trained at once, one thread and one process each.
+depend on each other are trained at once, one thread and one process each. One that is trained alone
+has one thread, too: so a run comes out the same, bit for bit, whatever was trained beside it.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -23,14 +25,12 @@ from tqdm.auto import tqdm
 from cvae_utils.analysis import run_results
 from cvae_utils.cache import key_of
 from cvae_utils.data.slices import Slices
-from cvae_utils.model import checkpoint, runs
+from cvae_utils.model import checkpoint, hardware, runs
 from cvae_utils.model.progress import SUFFIX as PROGRESS
 from cvae_utils.model.progress import bars
 from cvae_utils.model.runs import Compute, Run
 from cvae_utils.model.training import MAKERS, RunConfig
 
-#: Largest side, in pixels, of runs that are trained at once; benchmarks/sweep.py compares the ways.
-SMALL = 64
 #: What trains and measures: the same here and in the processes that are started.
 CODE = (*MAKERS, run_results.evaluate)
 #: Seconds after which a process ends that has nothing to do.
@@ -60,8 +60,9 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
     by_place = {place: jobs[name] for name, place in places.items() if not place.is_dir()}
     lacking = list(by_place.values())
     if side_by_side is None:
-        side_by_side = (compute.device.type == "cpu" and compute.processes == 1
-                        and all(job.config.profile.size <= SMALL for job in lacking))
+        side_by_side = compute.processes == 1 and all(
+            hardware.one_thread_is_enough(job.config.profile.size, compute.device)
+            for job in lacking)
     workers = min(len(lacking), joblib.cpu_count()) if side_by_side else 1
     titles = [f"{job.config.title} ({n} of {len(lacking)})" if len(lacking) > 1 else
               job.config.title for n, job in enumerate(lacking, start=1)]
@@ -69,12 +70,11 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
     with bars([runs.place(job.config, job.runs, PROGRESS) for job in lacking], titles,
               [job.config.profile.epochs for job in lacking], progress):
         if workers > 1:
-            # One that would be left over is faster with all threads, after the others.
-            count = len(lacking) - (len(lacking) % workers == 1)
-            _train_side_by_side(lacking[:count], titles[:count], compute, workers)
+            _train_side_by_side(lacking, titles, compute, workers)
         # One after another now, or only loaded.
-        return {name: train(job, compute, title_at.get(places[name], ""))
-                for name, job in jobs.items()}
+        with hardware.one_thread() if side_by_side else contextlib.nullcontext():
+            return {name: train(job, compute, title_at.get(places[name], ""))
+                    for name, job in jobs.items()}
 
 
 def train(job: Job, compute: Compute, title: str = "") -> Run:

@@ -64,6 +64,19 @@ def test_runs_side_by_side_are_those_of_one_after_another(jobs, capsys):
     assert "tiny-beta100-seed0 (3 of 3): 100%" in capsys.readouterr().err
 
 
+def test_one_that_is_trained_alone_is_the_same_bit_for_bit(jobs):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        beside = sweep.complete(jobs(folder="beside"), ALONE)[1.0]
+        alone = sweep.complete({1.0: jobs(folder="alone")[1.0]}, ALONE)[1.0]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    pd.testing.assert_frame_equal(alone.history, beside.history, rtol=0, atol=0)
+    assert alone.environment["threads"] == beside.environment["threads"] == 1
+
+
 def test_what_is_there_is_not_trained_and_a_job_of_two_names_once(jobs, monkeypatch, capsys):
     (one,), seen = jobs(betas=[1.0]).values(), []
     epoch = Training.epoch

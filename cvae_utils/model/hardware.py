@@ -26,6 +26,10 @@ RANKS = re.compile("(LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|NPROC|MASTER_A
 #: What torch's launcher sets at least.
 LAUNCHED = {"TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
+#: Largest side, in pixels, of pictures that are too small for threads to share: they would wait for
+#: each other; benchmarks/sweep.py compares the ways.
+SMALL = 64
+
 # glibc's numbers for mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -120,6 +124,22 @@ def fitting_batch(attempt, most: int) -> int:
         # Outside of `except`: there, the error's frames would still hold the tensors.
         torch.cuda.empty_cache()
         images = (images + 1) // 2
+
+
+def one_thread_is_enough(size: int, device: torch.device) -> bool:
+    """Whether pictures of so many pixels a side are trained on one thread there."""
+    return device.type == "cpu" and size <= SMALL
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Compute on one thread of the CPU for the length of the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
