@@ -74,19 +74,29 @@ def influence(traversals: np.ndarray, mean_shape: np.ndarray) -> pd.DataFrame:
     return table.sort_values("mean_dice", kind="stable").reset_index(drop=True)
 
 
-def effects(traversals: np.ndarray, training: pd.DataFrame) -> pd.DataFrame:
+def valid_steps(traversals: np.ndarray) -> np.ndarray:
+    """Which pictures of traversals (Z, steps, S, S) are anatomically valid, (Z, steps) bool."""
+    return np.stack([shape_metrics.is_valid(maps) for maps in traversals])
+
+
+def effects(traversals: np.ndarray, training: pd.DataFrame,
+            where: np.ndarray | None = None) -> pd.DataFrame:
     """What each dimension does to each shape descriptor, (Z, descriptors), from -3 to 3.
 
-    training: shape_metrics.describe of the training slices. The slope of a straight line through
-    the descriptor along the traversal, times the part of the traversal over which it is defined, in
-    its standard deviations over the training slices. A line uses all steps, so that one odd picture
-    at an end does not decide. A descriptor that is undefined in more than half of the steps has
-    effect 0; so has one that is undefined or the same in all training slices (the RV's, where no
-    slice has an RV).
+    training: shape_metrics.describe of the training slices. where: the steps that count, (Z, steps)
+    bool, such as valid_steps, so that pictures that have fallen apart do not; all by default. The
+    slope of a straight line through the descriptor along the traversal, times the part of the
+    traversal over which it is defined, in its standard deviations over the training slices. A line
+    uses all steps, so that one odd picture at an end does not decide. A descriptor that is
+    undefined in more than half of them has effect 0; so has one that is undefined or the same in
+    all training slices (the RV's, where no slice has an RV).
     """
     position = np.linspace(-LIMIT, LIMIT, traversals.shape[1])
-    changes = pd.DataFrame([shape_metrics.describe(maps).apply(
-        lambda column: _change(position, column.to_numpy())) for maps in traversals])
+    where = np.ones(traversals.shape[:2], bool) if where is None else where
+    changes = pd.DataFrame([
+        {name: _change(position[counts], column.to_numpy())
+         for name, column in shape_metrics.describe(maps[counts]).items()}
+        for maps, counts in zip(traversals, where)])
     sd = training[list(DESCRIPTORS)].std()
     return (changes / sd.where(sd > CONSTANT)).fillna(0.0)
 
@@ -94,7 +104,7 @@ def effects(traversals: np.ndarray, training: pd.DataFrame) -> pd.DataFrame:
 def _change(x: np.ndarray, y: np.ndarray) -> float:
     """Change of y along its straight line fit, from the first to the last x where y is defined."""
     defined = ~np.isnan(y)
-    if defined.mean() < 0.5 or defined.sum() < 2:
+    if defined.sum() < max(2, 0.5 * len(y)):
         return 0.0
     x, y = x[defined], y[defined]
     return float(np.polyfit(x, y, 1)[0] * (x[-1] - x[0]))
