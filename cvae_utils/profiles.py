@@ -118,8 +118,8 @@ PROFILES = {
         Profile("smoke", size=32, base_channels=8, epochs=20, batch_size=16, learning_rate=4e-3,
                 decay="cosine", warmup_steps=10, patience=20, samples=100, phantom_patients=15),
         # Minutes on two CPU cores.
-        Profile("quick", size=64, base_channels=16, epochs=40, batch_size=16, learning_rate=2e-3,
-                decay="cosine", warmup_steps=50, patience=20, samples=1000, phantom_patients=60),
+        Profile("quick", size=64, base_channels=16, epochs=18, batch_size=16, learning_rate=2e-3,
+                decay="cosine", warmup_steps=50, patience=18, samples=1000, phantom_patients=60),
         # The report's own sizes and optimiser settings; wants a GPU.
         Profile("report", size=256, base_channels=48, epochs=180, batch_size=100,
                 learning_rate=6e-5, decay="constant", warmup_steps=0, patience=30, samples=1000,
@@ -128,13 +128,13 @@ PROFILES = {
 }
 
 #: How often the notebooks beyond the report repeat a split and a training.
-SEEDS = {"smoke": 2, "quick": 3, "report": 3}
+SEEDS = {"smoke": 2, "quick": 5, "report": 5}
 
 #: What the variants change besides: {profile: {variant: {setting: value}}}.
 VARIANTS = {
     "smoke": {"sharp": {}, "published": {}},
-    "quick": {"sharp": {"epochs": 150, "patience": 150, "batch_size": 32, "warmup_steps": 100},
-              "published": {"size": 128, "epochs": 80}},
+    "quick": {"sharp": {"epochs": 70, "patience": 70, "batch_size": 32, "warmup_steps": 100},
+              "published": {"size": 128, "epochs": 36}},
     "report": {"sharp": {"base_channels": 16, "patience": 180, "batch_size": 32,
                          "learning_rate": 2e-3, "decay": "cosine", "warmup_steps": 100},
                "published": {"size": 128}},
