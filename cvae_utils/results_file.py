@@ -8,7 +8,6 @@ from filelock import SoftFileLock, Timeout
 from cvae_utils.files import DataError, read_json, write_json
 
 FILE_NAME = "results.json"
-VERDICTS = {True: "holds", False: "does not hold", None: "cannot be told"}
 
 
 def record(folder: Path, section: str, values: dict) -> None:

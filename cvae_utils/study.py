@@ -1,4 +1,4 @@
-"""What the first cell of a notebook makes: the study, with its data, runs, figures and claims."""
+"""What the first cell of a notebook makes: the study, with its data, runs and figures."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ from cvae_utils.explorer import atlas
 from cvae_utils.files import REPOSITORY, output_root
 from cvae_utils.labels import LABEL_MAPS
 from cvae_utils.model import hardware
-from cvae_utils.model.runs import Compute, Run, find_betas
+from cvae_utils.model.runs import Compute, Run, find_betas, place
 from cvae_utils.model.training import RunConfig
 from cvae_utils.model.training_time import say_what_the_report_takes
 
@@ -29,7 +29,7 @@ FINDINGS = {True: "found", False: "not found here", None: "cannot be told here"}
 
 @dataclass
 class Study:
-    """One notebook's view of the study: its data, runs, figures and claims.
+    """One notebook's view of the study: its data, runs, figures and numbers.
 
     Made by `begin`. Everything heavy is loaded when it is first asked for, and once.
     """
@@ -43,7 +43,6 @@ class Study:
     split_by: str
     data_folder: Path
     figure_folder: Path
-    claims: list[dict] = field(default_factory=list)
     numbers: dict = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------- data
@@ -82,14 +81,6 @@ class Study:
     def structures(self) -> tuple[str, ...]:
         """Names of the structures that the slices have, in the order of every table."""
         return shape_metrics.structures_in(self.slices.aligned)
-
-    def lacks(self, *structures: str, test_patients: int = 1) -> str:
-        """Why this data cannot answer a question about these structures that takes so many test
-        patients, two for a standard error: "this data has no RV". Empty if it can."""
-        if absent := [name for name in structures if name not in self.structures]:
-            return f"this data has no {' and no '.join(absent)}"
-        there = self.table_of("test")["patient"].nunique()
-        return "" if there >= test_patients else f"this data has {there} test patient"
 
     def at(self, **changes) -> "Study":
         """The same study with another seed, split_by, profile or source, for comparison."""
@@ -134,6 +125,15 @@ class Study:
     def runs(self, betas: Iterable[float]) -> dict[float, Run]:
         """The runs at these betas; those that are not there are trained, several at once."""
         return self.complete({beta: self.job(beta) for beta in betas})
+
+    def results_over_seeds(self, betas: Sequence[float]) -> pd.DataFrame:
+        """What the runs of all `seeds` at these betas are worth, those that are there: nothing is
+        trained. A row for each, with its beta and seed."""
+        jobs = {(beta, s.seed): s.job(beta) for s in self.seeds for beta in betas}
+        there = {name: job for name, job in jobs.items()
+                 if place(job.config, job.runs).is_dir()}
+        return pd.DataFrame([{"beta": beta, "seed": seed, **run.results}
+                             for (beta, seed), run in self.complete(there).items()])
 
     def complete(self, jobs: Mapping[Hashable, sweep.Job]) -> dict[Hashable, Run]:
         """The runs of these jobs, of this study or of others like it, under the same names."""
@@ -186,24 +186,10 @@ class Study:
         print(stamp or self.stamp)
         return table.map(form.format) if form else table
 
-    def claim(self, claim: str, holds: bool | None, numbers: str, unless: str = "") -> None:
-        """Answer a claim of the report, print the answer, and keep it for the results file.
-
-        unless: why this data cannot tell, if it cannot; that is then the answer. The last answer to
-        a claim counts.
-        """
-        holds, numbers = _answer(holds, numbers, unless)
-        # A cell that is run again answers again, and does not claim anew.
-        place = next((n for n, known in enumerate(self.claims) if known["claim"] == claim),
-                     len(self.claims))
-        self.claims[place:place + 1] = [{"claim": claim, "holds": holds, "numbers": numbers}]
-        print(f"The report: {claim}.\nHere: {results_file.VERDICTS[holds]}. {numbers}.")
-
     def record(self, **numbers) -> None:
-        """Write these numbers, and the claims answered so far, to figures/results.json."""
+        """Write these numbers, beside those that were recorded before, to figures/results.json."""
         self.numbers |= numbers
-        results_file.record(self.figure_folder, self.section,
-                            {"data": self.stamp, **self.numbers, "claims": self.claims})
+        results_file.record(self.figure_folder, self.section, {"data": self.stamp, **self.numbers})
 
 
 def stamp_of(studies: Sequence[Study]) -> str:
@@ -290,17 +276,10 @@ def check(statement: str, holds) -> None:
     print(f"checked: {statement}")
 
 
-def finding(statement: str, holds: bool | None, numbers: str = "", unless: str = "") -> None:
+def finding(statement: str, holds: bool | None, numbers: str = "") -> None:
     """Say whether something holds on this data that need not hold on any: nothing is asserted.
 
-    holds: None if it cannot be told. numbers: what it was measured by. unless: why this data cannot
-    tell, if it cannot; that is then the answer.
+    holds: None if it cannot be told. numbers: what it was measured by.
     """
-    holds, numbers = _answer(holds, numbers, unless)
-    print(f"{FINDINGS[holds]}: {statement}" + (f" ({numbers})" if numbers else ""))
-
-
-def _answer(holds: bool | None, numbers: str, unless: str) -> tuple[bool | None, str]:
-    if unless:
-        return None, unless[0].upper() + unless[1:]
-    return (None if holds is None else bool(holds)), numbers
+    said = FINDINGS[None if holds is None else bool(holds)]
+    print(f"{said}: {statement}" + (f" ({numbers})" if numbers else ""))

@@ -27,22 +27,22 @@ TOLERANCES = {
     "02_train_vae/valid_real": 0.001,
     "02_train_vae/valid_prior": 0.35,
     "02_train_vae/active_dimensions": 4,
-    "02_train_vae/claims/2/holds": 0,  # verdicts that hold by a wide margin
-    "02_train_vae/claims/3/holds": 0,
-    "03_beta_study/claims/0/holds": 0,
-    "03_beta_study/claims/1/holds": 0,
     "03_beta_study/table/0/test_dice": 0.1,
     "03_beta_study/table/4/test_dice": 0.1,
     "03_beta_study/table/4/test_kl": 0.5,
     "03_beta_study/linear/0/test_dice": 0.01,
     "03_beta_study/linear/1/test_dice": 0.1,
     "04_latent_exploration/power_top3": 0.25,
-    "06_beyond_the_report/real/0": 0.001,
-    "06_beyond_the_report/latents/0/test_dice": 0.01,
-    "06_beyond_the_report/answer/2/test_dice": 0.1,
-    "06_beyond_the_report/answer/2/refined_dice": 0.1,
-    "06_beyond_the_report/rows/0/valid": 0.2,
+    "06_sharper_hearts/real/0": 0.001,
+    "06_sharper_hearts/latents/0/test_dice": 0.01,
+    "06_sharper_hearts/answer/2/test_dice": 0.1,
+    "06_sharper_hearts/answer/2/refined_dice": 0.1,
+    "06_sharper_hearts/rows/0/valid": 0.2,
     "05_dimred/accuracy/beta = 1 latent space": 0.2,
+    "07_does_it_hold/numbers/0/dice_patient": 0.1,
+    "07_does_it_hold/numbers/0/kl_inside": 0.1,  # collapsed
+    "07_does_it_hold/numbers/0/active_undivided": 0,
+    "07_does_it_hold/one_map": 0.001,
 }
 
 

@@ -1,4 +1,4 @@
-"""Run the notebooks on populations other than ACDC, and print how each claim is answered.
+"""Run the notebooks on populations other than ACDC, and print what came of each.
 
     python scripts/populations.py                             all of them, notebooks 01 to 05
     python scripts/populations.py "no RV" "two groups"        these populations
@@ -28,12 +28,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cvae_utils.data import acdc, phantom
-from cvae_utils.files import read_json
 from cvae_utils.labels import Label
-from cvae_utils.results_file import FILE_NAME, VERDICTS
 from scripts.run_notebooks import choose, client_of
 
-ANSWERS = {True: "+", False: "-", None: "?"}
 #: From slice to slice of an oblique stack, in R, A, S: to the right, to the back and down.
 NORMAL = np.array([0.68, -0.56, -0.47])
 
@@ -179,21 +176,16 @@ def run(path: Path, population: Population, environment: dict[str, str]) -> str:
     return " | ".join(["ok", *sorted(warned)])
 
 
-def study(name: str, notebooks: list[str], out: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What came of each notebook, and the answer to each claim, of one population."""
+def study(name: str, notebooks: list[str], out: Path) -> dict[str, str]:
+    """What came of each notebook on one population."""
     population, folder = POPULATIONS[name], out / name.replace(" ", "-")
     settings = population.write(folder / "hearts")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("CVAE_")}
     environment |= settings | {"ACDC_ROOT": str(folder / "hearts"), "CVAE_PROFILE": "smoke",
                                "CVAE_OUT": str(folder / "out"), "TQDM_DISABLE": "1"}
-    came = {}
     paths = choose(notebooks)
-    for path in paths[:1] if population.refused else paths:
-        came[path.name[:2]] = run(path, population, environment)
-    recorded = folder / "out" / "figures" / FILE_NAME
-    sections = read_json(recorded) if recorded.is_file() else {}
-    return came, {claim["claim"]: ANSWERS[claim["holds"]] for section in sections.values()
-                  for claim in section.get("claims", [])}
+    return {path.name[:2]: run(path, population, environment)
+            for path in (paths[:1] if population.refused else paths)}
 
 
 def main() -> None:
@@ -207,21 +199,15 @@ def main() -> None:
     chosen = asked.populations or list(POPULATIONS)
     if unknown := set(chosen) - set(POPULATIONS):
         parser.error(f"expected populations of {', '.join(POPULATIONS)}, found {unknown}")
-    came, answers = {}, {}
+    came = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name in tqdm(chosen, unit="population"):
-            came[name], answers[name] = study(name, asked.notebooks, asked.out or Path(temporary))
+            came[name] = study(name, asked.notebooks, asked.out or Path(temporary))
             for notebook, result in came[name].items():
                 tqdm.write(f"{name}, notebook {notebook}: {result}")
-    claims = pd.DataFrame(answers).T.fillna("")
-    meanings = ", ".join(f"{sign} {VERDICTS[answer]}" for answer, sign in ANSWERS.items())
-    print(f"\nAnswers: {meanings}")
-    for number, claim in enumerate(claims.columns, start=1):
-        print(f"  {number:2d} {claim}")
-    claims.columns = range(1, claims.shape[1] + 1)
     shown = pd.DataFrame(came).T.fillna("").map(lambda text: re.split("[:|]", text)[0].strip())
     with pd.option_context("display.width", 200, "display.max_columns", 40):
-        print(f"\n{shown.join(claims)}")
+        print(f"\n{shown}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_linter_sees_every_folder():
     ("files.py", "labels", "One direction"),
     ("data/slices.py", "model.network", "One direction"),
     ("sweep.py", "study", "One direction"),
-    ("analysis/verdicts.py", "figures.style", "One direction"),
+    ("analysis/claims.py", "figures.style", "One direction"),
     ("figures/style.py", "shape_metrics", "Figures know nothing"),
     ("sweep.py", "figures.style", "Only the study and the explorer draw"),
 ])

@@ -177,17 +177,12 @@ def test_parts_are_those_of_the_split_and_made_once(study):
     assert not set(study.table_of("test")["patient"]) & set(study.table_of("train")["patient"])
 
 
-def test_study_says_which_structures_and_patients_it_lacks(study):
-    assert study.structures == ("RV", "MYO", "LV") and study.lacks("RV", test_patients=2) == ""
+def test_study_says_which_structures_its_slices_have(study):
+    assert study.structures == ("RV", "MYO", "LV")
     bare = study.at(profile=study.profile)
     bare.slices = replace(study.slices, aligned=np.where(np.array(study.slices.aligned) == 1, 0,
                                                          study.slices.aligned))
-    assert bare.structures == ("MYO", "LV") and bare.lacks("MYO") == ""
-    assert bare.lacks("RV", "LV") == "this data has no RV"
-    rows = study.slices.table["patient"] == study.table_of("test")["patient"][0]
-    study.split = study.split | {"test": np.flatnonzero(rows)}
-    assert study.lacks("RV") == ""
-    assert study.lacks(test_patients=2) == "this data has 1 test patient"
+    assert bare.structures == ("MYO", "LV")
 
 
 def test_run_is_trained_for_the_seed_and_profile_of_its_study(study):
@@ -197,7 +192,7 @@ def test_run_is_trained_for_the_seed_and_profile_of_its_study(study):
     assert [run.config[name] for name in ("seed", "split_by", "schedule")] == [
         0, "patient", "constant"]
     other = study.at(seed=4, profile=study.profile.sharp)
-    assert other.slices is study.slices and other.claims is study.claims
+    assert other.slices is study.slices
     assert not np.array_equal(other.split["test"], study.split["test"])
     found = other.run(10.0, rate=6.0).config
     assert (found["seed"], found["rate"], found["profile"]["base_channels"]) == (4, 6.0, 6)
@@ -278,23 +273,20 @@ def test_figures_and_tables_carry_the_stamp(study, capsys):
     assert study.table(table, stamp=several) is table and capsys.readouterr().out == f"{several}\n"
 
 
-def test_answers_and_numbers_are_printed_and_recorded(study, capsys):
-    capsys.readouterr()
-    study.claim("RV is worst", 0.8 < 0.9, "0.80 against 0.90")
-    study.claim("nobody knows", None, "no data")
-    assert capsys.readouterr().out == (
-        "The report: RV is worst.\nHere: holds. 0.80 against 0.90.\n"
-        "The report: nobody knows.\nHere: cannot be told. no data.\n")
+def test_numbers_are_recorded_beside_those_before(study):
     study.record(dice=0.8)
     study.record(kl=6.0)
-    # A cell that is run again answers again, in the same place.
-    study.at(seed=3).claim("RV is worst", False, "0.90 against 0.80")
-    study.record()
     recorded = json.loads((study.figure_folder / "results.json").read_text())
-    assert recorded == {"02_train_vae": {
-        "data": study.stamp, "dice": 0.8, "kl": 6.0, "claims": [
-            {"claim": "RV is worst", "holds": False, "numbers": "0.90 against 0.80"},
-            {"claim": "nobody knows", "holds": None, "numbers": "no data"}]}}
+    assert recorded == {"02_train_vae": {"data": study.stamp, "dice": 0.8, "kl": 6.0}}
+
+
+def test_runs_of_other_seeds_are_found_and_not_trained(study):
+    assert study.results_over_seeds([1000.0]).empty
+    other = study.at(seed=1)
+    other.run(1000.0)
+    found = study.results_over_seeds([1.0, 1000.0])
+    assert found[["beta", "seed"]].to_numpy().tolist() == [[1000.0, 1]]
+    assert found["test_dice"].notna().all()
 
 
 def test_check_states_what_it_has_checked(capsys):
@@ -304,15 +296,11 @@ def test_check_states_what_it_has_checked(capsys):
         check("one is two", False)
 
 
-@pytest.mark.parametrize(("holds", "numbers", "unless", "said"), [
-    (True, "0.9", "", "found: hearts are red (0.9)\n"),
-    (np.False_, "", "", "not found here: hearts are red\n"),
-    (None, "no hearts", "", "cannot be told here: hearts are red (no hearts)\n"),
-    (False, "0.1", "no RV here", "cannot be told here: hearts are red (No RV here)\n"),
+@pytest.mark.parametrize(("holds", "numbers", "said"), [
+    (True, "0.9", "found: hearts are red (0.9)\n"),
+    (np.False_, "", "not found here: hearts are red\n"),
+    (None, "no hearts", "cannot be told here: hearts are red (no hearts)\n"),
 ])
-def test_finding_is_said_and_never_asserted(study, capsys, holds, numbers, unless, said):
-    capsys.readouterr()
-    finding("hearts are red", holds, numbers, unless)
+def test_finding_is_said_and_never_asserted(capsys, holds, numbers, said):
+    finding("hearts are red", holds, numbers)
     assert capsys.readouterr().out == said
-    study.claim("hearts are red", holds, numbers, unless)  # which gives way in the same way
-    assert study.claims[-1]["holds"] == (None if unless else holds)

@@ -50,14 +50,16 @@ def _measure(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarra
     report, low, train = runs["report"], runs["low"], split["train"]
     maps, table = slices.aligned[train], slices.table.iloc[train]
     test = slices.aligned[split["test"]]
-    return (learning(report, low, shape_metrics.structures_in(slices.aligned))
-            | reconstruction(report, test, slices.table["crop_mm"].to_numpy()[split["test"]])
-            | rotation(report, runs["slice"])
-            | samples(report, maps, test, seed)
-            | values(low, report, maps)
-            | planes(low, report, maps, table, seed)
-            | of_dimensions(report, maps)
-            | optimisation(runs, test))
+    found = (
+        learning(report, low, shape_metrics.structures_in(slices.aligned))
+        | reconstruction(report, test, slices.table["crop_mm"].to_numpy()[split["test"]])
+        | rotation(report, runs["slice"])
+        | samples(report, maps, test, seed)
+        | values(low, report, maps)
+        | planes(low, report, maps, table, seed)
+        | of_dimensions(report, maps)
+        | optimisation(runs, test))
+    return {name: float(value) for name, value in found.items()}
 
 
 def learning(report: Run, low: Run, structures=STRUCTURE_NAMES) -> dict[str, float]:
@@ -219,16 +221,19 @@ def of_dimensions(run: Run, maps: np.ndarray) -> dict[str, float]:
         area = shape_metrics.areas(traversals[rv])[:, 0]
         path = traversals[rv][valid[rv]]
         own = shape_metrics.dice_per_class(encoding.reconstruct(run.model, with_rv), with_rv)[:, 0]
-        met = dimensions.best_overlap(path, with_rv, Label.RV) if len(path) else np.zeros(1)
+        met = dimensions.best_overlap(path, with_rv, Label.RV)
         found |= {"reach": float((met >= MET).mean()), "reach_all": float((own >= MET).mean()),
                   "without_rv": float((area == 0).mean()), "jump": dimensions.harshness(area)}
     return found
 
 
 def named(effect: pd.DataFrame, ranked: list[int]) -> dict[str, float]:
-    """Of the report's seven effects, (Z, descriptors): how many of its three main ones are strongest
-    in one of the three most influential dimensions, each in another one; and how many of its four
-    others are strongest in a dimension beyond these. ranked: dimensions, most influential first."""
+    """Where the report's seven effects are found; effect: (Z, descriptors), ranked: dimensions, the
+    most influential first.
+
+    main_effects: how many of the three most influential dimensions are the strongest in one of its
+    three main effects. further_effects: how many of its four others are strongest beyond these.
+    """
     strongest = dimensions.report_effects(effect)["dimension"].tolist()
     return {"main_effects": float(len(set(strongest[:3]) & set(ranked[:3]))),
             "further_effects": float(sum(d not in ranked[:3] for d in strongest[3:]))}

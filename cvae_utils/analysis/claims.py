@@ -52,7 +52,7 @@ def _compared(small: float, large: float) -> bool | None:
     return None if pd.isna(small) or pd.isna(large) else bool(small < large)
 
 
-CLAIMS = (
+LEARNING = (
     Claim("Dice rises in phases: LV, then MYO, then RV",
           "the step at which half of the final soft Dice is reached",
           {"LV before MYO": less("half_LV", "half_MYO"),
@@ -65,6 +65,8 @@ CLAIMS = (
           "without it, the validation loss ends more than 1 % above its lowest",
           {"at beta 1000": above("rise", 1.0), "at beta 1": above("rise_low", 1.0)},
           {"rise": "beta 1000 {:.1f} %", "rise_low": "beta 1 {:.1f} %"}),
+)
+REBUILDING = (
     Claim("the RV is reconstructed worst",
           "HD95 of the RV is larger than that of MYO and of LV",
           {"worse than MYO": less("hd95_MYO", "hd95_RV"),
@@ -94,11 +96,15 @@ CLAIMS = (
           "test Dice is higher by more than 0.005 than with a split by patient",
           {"easier": lambda found: _compared(found["dice_patient"] + 0.005, found["dice_slice"])},
           {"dice_slice": "by slice {:.3f}", "dice_patient": "by patient {:.3f}"}),
+)
+DRAWING = (
     Claim("samples at beta = 1000 are realistic and rather varied",
           "as many are valid as of real slices, within 2 points; they cover at least three "
           "quarters of what as many real slices cover",
           {"realistic": above("more_valid", -2.0), "varied": above("coverage_of_real", 0.75)},
           {"more_valid": "valid {:+.1f} points", "coverage_of_real": "coverage {:.2f}"}),
+)
+LATENT_VALUES = (
     Claim("beta = 1 gives latent histograms that are mixtures or wrongly scaled Gaussians",
           "in more than half of the dimensions two modes are apart (Ashman's D above 2, each with "
           "a tenth of the slices), or the standard deviation is beyond 0.8 to 1.2",
@@ -108,6 +114,8 @@ CLAIMS = (
           "no mean is further than 0.3 from 0, and 99 % of the values are within -3..3",
           {"centred": below("largest_mean", 0.3), "within": above("within", 99.0)},
           {"largest_mean": "mean {:.2f}", "within": "within {:.1f} %"}),
+)
+PLANES = (
     Claim("the UMAP plane is less clustered at high beta than at low",
           "both: fewer clumps, in the mean over five seeds of UMAP, and a less accurate vote of "
           "neighbours for the group",
@@ -125,6 +133,8 @@ CLAIMS = (
           {"beta 1": above("tsne_low_p", 0.01), "beta 1000": above("tsne_high_p", 0.01)},
           {"tsne_high_p": "p {:.3f}", "tsne_high": "vote {:.2f}",
            "tsne_high_chance": "shuffled {:.2f}", "tsne_low_p": "at beta 1 p {:.3f}"}),
+)
+DIMENSIONS = (
     Claim("three dimensions dominate",
           "three or more are active, and the top three cause two thirds of all departure from the "
           "mean shape", {"active": above("active", 2.5), "dominate": above("top_three", 2 / 3)},
@@ -145,6 +155,8 @@ CLAIMS = (
           {"harsh": lambda found: None if pd.isna(found["without_rv"]) else bool(
               found["without_rv"] > 0.25 or found["jump"] > 3)},
           {"without_rv": "vanished {:.2f}", "jump": "jump {:.1f}"}),
+)
+TRAINING = (
     Claim("a linear schedule of beta does not help",
           "the test loss is not more than 1 % lower than without a schedule",
           {"does not help": below("gain_linear", 1.0)}, {"gain_linear": "{:+.1f} %"}),
@@ -161,6 +173,17 @@ CLAIMS = (
           {"divided": above("active", 2.5), "not divided": below("active_undivided", 0.5)},
           {"active": "active {:.0f}", "active_undivided": "without divisor {:.0f}"}),
 )
+#: By what they are about, in the order of the report.
+SECTIONS = {
+    "learning": LEARNING,
+    "rebuilding": REBUILDING,
+    "drawing": DRAWING,
+    "latent values": LATENT_VALUES,
+    "planes": PLANES,
+    "dimensions": DIMENSIONS,
+    "training": TRAINING,
+}
+CLAIMS = tuple(claim for section in SECTIONS.values() for claim in section)
 
 
 def verdict(claim: Claim, seeds: Sequence[Numbers]) -> str:

@@ -183,8 +183,11 @@ def report_effects(effect: pd.DataFrame) -> pd.DataFrame:
 def best_overlap(path: np.ndarray, maps: np.ndarray, structure: Label) -> np.ndarray:
     """Dice of each map's structure with that of the picture that overlaps it best, (N,).
 
-    path: (K, S, S), a traversal; maps: (N, S, S), which all have the structure. (0,) for no maps.
+    path: (K, S, S), a traversal; maps: (N, S, S), which all have the structure. (0,) for no maps,
+    zeros for no pictures.
     """
+    if not len(path):
+        return np.zeros(len(maps))
     column = STRUCTURES.index(structure)
     return np.array([np.nanmax(shape_metrics.dice_per_class(
         path, np.broadcast_to(label_map, path.shape))[:, column]) for label_map in maps])

@@ -3,22 +3,6 @@
 import numpy as np
 
 
-def count_mixtures(z: np.ndarray, seed: int = 0) -> float:
-    """In how many dimensions two Gaussians fit better than one, by the BIC; z: (N, Z).
-
-    NaN for fewer than two slices. Of few slices, two Gaussians may fit better by chance: count
-    those of as many samples of N(0, 1), too.
-    """
-    if len(z) < 2:
-        return np.nan
-    from sklearn.mixture import GaussianMixture
-
-    return sum(
-        GaussianMixture(2, random_state=seed).fit(column).bic(column)
-        < GaussianMixture(1, random_state=seed).fit(column).bic(column)
-        for column in z.T[:, :, None])  # (N, 1) each
-
-
 def distance_to_normal(z: np.ndarray) -> np.ndarray:
     """Wasserstein-1 distance of each dimension's values to N(0, 1), (Z,); z: (N, Z).
 
@@ -35,8 +19,10 @@ def modes_apart(z: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Two Gaussians are fitted. They are apart if Ashman's D = |m1 - m2| sqrt(2 / (s1^2 + s2^2)) is
     above 2 (Ashman et al. 1994) and each has at least a tenth of the values: a skewed dimension,
-    which two Gaussians fit better than one, is no mixture.
+    which two Gaussians fit better than one, is no mixture. A single slice has no two groups.
     """
+    if len(z) < 2:
+        return np.zeros(z.shape[1], dtype=bool)
     from sklearn.mixture import GaussianMixture
 
     found = []

@@ -8,14 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cvae_utils.analysis import verdicts
 from cvae_utils.labels import UNKNOWN
 
 #: UMAP in a plane, and t-SNE in space, begin at eigenvectors: one more slice than components.
 FEWEST_UMAP, FEWEST_TSNE = 3, 4
-#: Shuffles of the labels that tell what a vote finds by chance, and the share of them that may do
-#: as well as the labels themselves do.
-SHUFFLES, SIGNIFICANT = 200, 0.01
+#: Shuffles of the labels that tell what a vote finds by chance.
+SHUFFLES = 200
 
 
 def fit_umap(mu: np.ndarray, seed: int = 0):
@@ -97,24 +95,6 @@ class Vote(NamedTuple):
     chance: float
     p: float
     lacking: str = ""
-
-    @property
-    def beats_chance(self) -> bool | None:
-        """Whether the labels do better than nearly all shuffled ones; None if nothing is told."""
-        return None if self.lacking else self.p < SIGNIFICANT
-
-    @property
-    def shows(self) -> bool | None:
-        """Whether a class shows: the accuracy is at least half-way from chance to 1.
-
-        None within two standard errors of that mark, and where nothing can be told.
-        """
-        return verdicts.above(self.accuracy, self.error, (1 + self.chance) / 2)
-
-    def above(self, other: "Vote") -> bool | None:
-        """Whether this accuracy is the larger one; None within two standard errors."""
-        return verdicts.above(self.accuracy - other.accuracy, float(np.hypot(self.error,
-                                                                            other.error)))
 
     def __str__(self) -> str:
         return self.lacking or (f"{self.accuracy:.2f} +- {self.error:.2f} (shuffled "

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from skimage.measure import find_contours
 
@@ -14,6 +15,8 @@ from cvae_utils.labels import STRUCTURES, Label
 
 #: Pixels between the label maps of a picture of several.
 GAP = 2
+#: The colour of the line that tells where training slices lie.
+RANGE = "#009E73"
 
 
 def tile(maps: np.ndarray) -> np.ndarray:
@@ -31,9 +34,17 @@ def _corner(side: int, row: int, column: int) -> tuple[int, int]:
 
 
 def show_tiles(ax: Axes, maps: np.ndarray, row_names: Sequence[str] = (),
-               column_names: Sequence[str] = ()) -> None:
-    """Draw `tile` of maps (R, C, S, S) with names at the rows and above the columns."""
+               column_names: Sequence[str] = (), side_mm=None) -> None:
+    """Draw `tile` of maps (R, C, S, S) with names at the rows and above the columns.
+
+    side_mm: side of the pictures, for a bar of 20 mm: one number, which the first picture shows, or
+    (C,), one for each column, at the foot of the first row.
+    """
     rows, columns, side, _ = maps.shape
+    for column, mm in enumerate(np.atleast_1d(() if side_mm is None else side_mm)):
+        x, y = _corner(side, 0, column)
+        ax.plot([x + 0.06 * side, x + (0.06 + 20 / mm) * side], [y + 0.94 * side] * 2,
+                color="black", linewidth=1.6, solid_capstyle="butt")
     ax.imshow(tile(maps), interpolation="nearest")
     middle = GAP + side / 2 + np.arange(max(rows, columns)) * (side + GAP)
     ax.set_yticks(middle[:len(row_names)], row_names)
@@ -43,14 +54,26 @@ def show_tiles(ax: Axes, maps: np.ndarray, row_names: Sequence[str] = (),
     ax.spines[:].set_visible(False)
 
 
-def class_legend(figure: Figure, *maps: np.ndarray, loc: str = "outside lower left") -> None:
-    """Name the colours of the structures that occur in these label maps; of all, without maps."""
+def _cross_out(ax: Axes, side: int, valid: np.ndarray) -> None:
+    """A cross over each picture that is not valid, (R, C) bool."""
+    for row, column in np.argwhere(~valid):
+        x, y = _corner(side, row, column)
+        for heights in ([y, y + side], [y + side, y]):
+            ax.plot([x, x + side], heights, color="black", linewidth=1)
+
+
+def class_legend(figure: Figure, *maps: np.ndarray, loc: str = "outside lower left",
+                 bar: bool = False) -> None:
+    """Name the colours of the structures that occur in these label maps; of all, without maps.
+    bar: whether there is a bar of 20 mm, to be named, too."""
     shown = [label for label in STRUCTURES
              if not maps or any((part == label).any() for part in maps)]
     handles = [Patch(facecolor=COLOURS[label], edgecolor=GREY, linewidth=0.5,
                      label=f"{label.name} ({LONG_NAMES[label]})") for label in shown]
+    if bar:
+        handles.append(Line2D([], [], color="black", linewidth=1.6, label="20 mm"))
     if handles:
-        figure.legend(handles=handles, loc=loc, ncols=3, frameon=False, fontsize=7.5,
+        figure.legend(handles=handles, loc=loc, ncols=4, frameon=False, fontsize=7.5,
                       columnspacing=1.2, handlelength=1.4)
 
 
@@ -116,8 +139,8 @@ def heart_and_strip(scores: np.ndarray, strip: np.ndarray, values: Sequence[floa
     return figure
 
 
-def patient_slices(images: np.ndarray, title: str) -> Figure:
-    """All MR slices of one patient at ED; images: (Z, H, W)."""
+def patient_slices(images: np.ndarray, title: str, mm_per_pixel: float = 0.0) -> Figure:
+    """All MR slices of one patient at ED; images: (Z, H, W). mm_per_pixel: for a bar of 20 mm."""
     columns = min(5, len(images))
     rows = -(-len(images) // columns)
     figure = new_figure(rows * WIDTH / columns * images.shape[1] / images.shape[2] + 0.6)
@@ -125,14 +148,17 @@ def patient_slices(images: np.ndarray, title: str) -> Figure:
         if k < len(images):
             _show_image(ax, images[k])
             ax.set_title(f"slice {k + 1} of {len(images)}")
+        if mm_per_pixel and k == 0:
+            _bar(ax, 20 / mm_per_pixel, min(images.shape[1:]), "white")
         ax.set_axis_off()
     figure.suptitle(title)
     return figure
 
 
 def ed_and_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray],
-              title: str) -> Figure:
-    """One slice at each phase, ED and ES, with its segmentation; both {phase: (H, W)}."""
+              title: str, mm_per_pixel: float = 0.0) -> Figure:
+    """One slice at each phase, ED and ES, with its segmentation; both {phase: (H, W)}.
+    mm_per_pixel: for a bar of 20 mm."""
     figure = new_figure(WIDTH / 4 + 0.9, WIDTH * len(images) / 2)
     axes = iter(figure.subplots(1, 2 * len(images)))
     for phase in images:
@@ -141,6 +167,8 @@ def ed_and_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray],
             _show_image(ax, images[phase])
             if segmented:
                 _outline(ax, maps[phase])
+            elif mm_per_pixel:
+                _bar(ax, 20 / mm_per_pixel, min(images[phase].shape), "white")
             ax.set_title(f"{phase}, segmentation" if segmented else f"{phase}, MR image")
     figure.suptitle(title)
     class_legend(figure, *maps.values())
@@ -170,18 +198,20 @@ def alignment_steps(original: np.ndarray, cropped: np.ndarray, rotated: np.ndarr
     return figure
 
 
-def _bar(ax: Axes, length: float, side: float) -> None:
+def _bar(ax: Axes, length: float, side: float, colour: str = "black") -> None:
     """A bar of 20 mm in the lower left corner of a picture of this side, both in its units."""
-    ax.plot([0.04 * side, 0.04 * side + length], [0.95 * side] * 2, color="black", linewidth=2)
-    ax.text(0.04 * side, 0.93 * side, "20 mm", fontsize=7, va="bottom")
+    ax.plot([0.04 * side, 0.04 * side + length], [0.95 * side] * 2, color=colour, linewidth=2)
+    ax.text(0.04 * side, 0.93 * side, "20 mm", fontsize=7, va="bottom", color=colour)
 
 
 def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarray,
-                      patients: np.ndarray, title: str, each: int = 3) -> Figure:
+                      patients: np.ndarray, title: str, each: int = 3,
+                      side_mm: np.ndarray | None = None) -> Figure:
     """Best, median and worst slices by Dice, with the wrong pixels in black.
 
-    originals, rebuilt: (N, S, S); dice, patients: (N,). each: of the best, and so on, of different
-    patients as far as there are so many; fewer where there are not three times as many slices.
+    originals, rebuilt: (N, S, S); dice, patients: (N,); side_mm: (N,), of their pictures. each: of
+    the best, and so on, of different patients as far as there are so many; fewer where there are
+    not three times as many slices.
     """
     each = min(each, max(1, len(dice) // 3))
     best_first = np.argsort(-dice, kind="stable")
@@ -194,7 +224,8 @@ def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarr
              zip(np.repeat(["best", "median", "worst"], each), chosen)]
     figure = _tiles_figure(
         WIDTH / each + 0.75, np.stack([originals[chosen], rebuilt[chosen], originals[chosen]]),
-        ["original", "reconstruction", "errors"], names, title)
+        ["original", "reconstruction", "errors"], names, title,
+        None if side_mm is None else np.asarray(side_mm)[chosen])
     # The third row is painted over: grey where both agree on a structure, black where they differ.
     side = originals.shape[-1]
     for column, i in enumerate(chosen):
@@ -211,58 +242,82 @@ def _of_different(ranked: np.ndarray, patients: np.ndarray, count: int) -> np.nd
     return ranked[np.concatenate([first, rest])[:count]]
 
 
-def prior_samples(maps: np.ndarray, valid: np.ndarray, title: str, columns: int = 12) -> Figure:
-    """Samples from the prior (N, S, S); those that are not valid, (N,) bool, are crossed out."""
+def prior_samples(maps: np.ndarray, valid: np.ndarray, title: str, columns: int = 12,
+                  side_mm: float | None = None) -> Figure:
+    """Samples from the prior (N, S, S); those that are not valid, (N,) bool, are crossed out.
+    side_mm: of a usual picture."""
     rows, side = len(maps) // columns, maps.shape[-1]
     shown = maps[:rows * columns].reshape(rows, columns, side, side)
-    figure = _tiles_figure(WIDTH * rows / columns + 0.85, shown, title=title)
-    for k in np.flatnonzero(~valid[:rows * columns]):
-        x, y = _corner(side, *divmod(k, columns))
-        for heights in ([y, y + side], [y + side, y]):
-            figure.axes[0].plot([x, x + side], heights, color="black", linewidth=1)
+    figure = _tiles_figure(WIDTH * rows / columns + 0.85, shown, title=title, side_mm=side_mm)
+    _cross_out(figure.axes[0], side, valid[:rows * columns].reshape(rows, columns))
     return figure
 
 
-def traversal_rows(traversals: np.ndarray, names: Sequence[str], limit: float) -> Figure:
-    """Traversals (D, steps, S, S) from -limit to limit, a row per dimension, a column a step."""
-    rows, columns = traversals.shape[:2]
-    values = [f"{value:.1f}" for value in np.linspace(-limit, limit, columns)]
-    return _tiles_figure(WIDTH * 0.86 * rows / columns + 0.85, traversals, names, values)
+def traversal_rows(traversals: np.ndarray, names: Sequence[str], limit: float, value: str = "",
+                   valid: np.ndarray | None = None, reach: np.ndarray | None = None,
+                   side_mm: float | None = None) -> Figure:
+    """Traversals (D, steps, S, S) from -limit to limit, a row per dimension, a column a step.
+
+    value: what the columns are values of. valid: (D, steps) bool, the others are crossed out.
+    reach: (D, 2), from where to where the training slices lie, drawn as a line below each row.
+    side_mm: of a usual picture.
+    """
+    rows, columns, side = traversals.shape[:3]
+    values = [f"{x:g}" for x in np.linspace(-limit, limit, columns).round(2)]
+    figure = _tiles_figure(WIDTH * 0.86 * rows / columns + 1.0, traversals, names, values,
+                           side_mm=side_mm)
+    ax = figure.axes[0]
+    ax.xaxis.set_label_position("top")
+    ax.set_xlabel(value)
+    if valid is not None:
+        _cross_out(ax, side, valid)
+    for row, ends in enumerate([] if reach is None else np.clip(reach, -limit, limit)):
+        # The middle of a column is where its value lies.
+        x = GAP + side / 2 + (ends + limit) / (2 * limit) * (columns - 1) * (side + GAP)
+        y = _corner(side, row, 0)[1] + 0.97 * side
+        ax.plot(x, [y, y], color=RANGE, linewidth=2.5, solid_capstyle="butt")
+    return figure
 
 
-def rebuilt_by_model(originals: np.ndarray, rebuilt: Mapping[str, np.ndarray],
-                     title: str) -> Figure:
+def rebuilt_by_model(originals: np.ndarray, rebuilt: Mapping[str, np.ndarray], title: str,
+                     side_mm: np.ndarray | None = None) -> Figure:
     """Originals (C, S, S), and a row of what each model rebuilds of them; rebuilt: {name: (C, S,
-    S)}."""
+    S)}; side_mm: (C,), of the pictures."""
     return _tiles_figure(0.75 + 0.62 * (1 + len(rebuilt)), np.stack([originals, *rebuilt.values()]),
-                         ["original", *rebuilt], title=title)
+                         ["original", *rebuilt], title=title, side_mm=side_mm)
 
 
 def samples_by_prior(samples: Mapping[str, np.ndarray], valid: Mapping[str, float],
-                     title: str) -> Figure:
-    """A row of drawn slices for each prior; samples: {name: (C, S, S)}, valid: {name: share}."""
+                     title: str, side_mm: float | None = None) -> Figure:
+    """A row of drawn slices for each prior; samples: {name: (C, S, S)}, valid: {name: share};
+    side_mm: of a usual picture."""
     return _tiles_figure(0.75 + 0.72 * len(samples), np.stack(list(samples.values())),
                          [f"{name}\n{100 * valid[name]:.1f} % valid" for name in samples],
-                         title=title)
+                         title=title, side_mm=side_mm)
 
 
 def rebuilt_and_drawn(test: np.ndarray, rebuilt: np.ndarray, drawn: np.ndarray, nearest: np.ndarray,
-                      title: str) -> Figure:
+                      title: str, valid: np.ndarray | None = None,
+                      side_mm: np.ndarray | None = None) -> Figure:
     """What one model rebuilds and draws: four rows of label maps (C, S, S).
 
-    nearest: the training slice that is most like each drawn one.
+    nearest: the training slice that is most like each drawn one. valid: (4, C) bool, the others are
+    crossed out. side_mm: (C,), of the pictures of `test`.
     """
-    return _tiles_figure(3.5, np.stack([test, rebuilt, drawn, nearest]),
-                         ["unseen patients", "rebuilt", "drawn", "nearest\ntraining slice"],
-                         title=title)
+    figure = _tiles_figure(3.5, np.stack([test, rebuilt, drawn, nearest]),
+                           ["unseen patients", "rebuilt", "drawn", "nearest\ntraining slice"],
+                           title=title, side_mm=side_mm)
+    if valid is not None:
+        _cross_out(figure.axes[0], test.shape[-1], valid)
+    return figure
 
 
 def _tiles_figure(height: float, maps: np.ndarray, row_names: Sequence[str] = (),
-                  column_names: Sequence[str] = (), title: str = "") -> Figure:
+                  column_names: Sequence[str] = (), title: str = "", side_mm=None) -> Figure:
     """A figure of label maps (R, C, S, S) alone: see show_tiles."""
     figure = new_figure(height)
-    show_tiles(figure.subplots(), maps, row_names, column_names)
+    show_tiles(figure.subplots(), maps, row_names, column_names, side_mm)
     if title:
         figure.suptitle(title)
-    class_legend(figure, maps)
+    class_legend(figure, maps, bar=side_mm is not None)
     return figure

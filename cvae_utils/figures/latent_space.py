@@ -46,13 +46,20 @@ def latent_histograms(z: np.ndarray, distance: np.ndarray, active: Sequence[int]
     return figure
 
 
-def umap_planes(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figure:
-    """UMAP of the training slices at several beta; points: {beta: (N, 2)}; groups: (N,)."""
+def umap_planes(points: Mapping[float, np.ndarray], groups: np.ndarray, coloured: np.ndarray,
+                clumps: Mapping[float, int]) -> Figure:
+    """UMAP of the training slices at several beta; points: {beta: (N, 2)}; groups: (N,).
+
+    coloured: (N,) bool, slices that are alike but for their group; the others are grey. clumps:
+    {beta: how many are named in the title}.
+    """
     figure = new_figure(WIDTH / len(points) + 0.7)
     axes = figure.subplots(1, len(points), squeeze=False).flat
     for ax, (beta, plane) in zip(axes, points.items()):
-        _group_scatter(ax, plane, groups)
-        ax.set(title=rf"$\beta$ = {beta:g}", xlabel="UMAP 1", ylabel="UMAP 2")
+        ax.scatter(*plane[~coloured].T, s=4, color="#CCCCCC", linewidths=0)
+        _group_scatter(ax, plane[coloured], groups[coloured], size=16)
+        ax.set(title=rf"$\beta$ = {beta:g}: {clumps[beta]} clumps", xlabel="UMAP 1",
+               ylabel="UMAP 2")
     _group_legend(figure, groups)
     return figure
 
@@ -96,56 +103,68 @@ def influence_bars(table: pd.DataFrame, active: Sequence[int]) -> Figure:
     return figure
 
 
-def traversals_in_plane(data: np.ndarray, groups: np.ndarray,
-                        traversed: Mapping[str, np.ndarray], limit: float) -> Figure:
+def traversals_in_plane(data: np.ndarray, traversed: Mapping[str, np.ndarray],
+                        limit: float) -> Figure:
     """Where traversed images land in the UMAP plane; data (N, 2), traversed {name: (steps, 2)}."""
-    figure = new_figure(WIDTH / len(traversed) + 1.1)
+    figure = new_figure(WIDTH / len(traversed) + 0.9)
     shade = None
     for ax, (name, points) in zip(figure.subplots(1, len(traversed), squeeze=False).flat,
                                   traversed.items()):
-        _group_scatter(ax, data, groups, size=4)
-        ax.plot(*points.T, color="black", linewidth=0.5, alpha=0.5)
+        ax.scatter(*data.T, s=4, color="#CCCCCC", linewidths=0)
+        ax.plot(*points.T, color="black", linewidth=0.8, zorder=3)
         shade = ax.scatter(*points.T, c=np.linspace(-limit, limit, len(points)), cmap="cividis",
-                           s=22, edgecolors="black", linewidths=0.4, zorder=3)
-        ax.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2")
+                           s=26, edgecolors="black", linewidths=0.4, zorder=4)
+        ax.set(title=name, xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[])
     figure.colorbar(shade, ax=figure.axes, label="value of the dimension", shrink=0.8)
-    _group_legend(figure, groups)
     return figure
 
 
 def tsne_clouds(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figure:
-    """t-SNE with three components as its three planes, a row per beta; points: {beta: (N, 3)}."""
-    figure = new_figure(len(points) * WIDTH / 3 * 0.95 + 0.6)
-    planes = ((0, 1), (0, 2), (1, 2))
-    for row, (beta, cloud) in zip(figure.subplots(len(points), 3, squeeze=False), points.items()):
-        for ax, (a, b) in zip(row, planes):
-            _group_scatter(ax, cloud[:, (a, b)], groups)
-            ax.set(xlabel=f"t-SNE {a + 1}", ylabel=f"t-SNE {b + 1}")
-        row[0].set_title(rf"$\beta$ = {beta:g}", loc="left")
+    """t-SNE with three components as clouds in space, one a beta; points: {beta: (N, 3)}."""
+    figure = new_figure(WIDTH / len(points) + 0.4)
+    for number, (beta, cloud) in enumerate(points.items(), start=1):
+        ax = figure.add_subplot(1, len(points), number, projection="3d")
+        for group in groups_of(groups):
+            ax.scatter(*cloud[groups == group].T, s=7, color=GROUP_COLOURS[group], linewidths=0,
+                       alpha=0.75)
+        ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", zlabel="t-SNE 3",
+               title=rf"$\beta$ = {beta:g}", xticklabels=[], yticklabels=[], zticklabels=[])
+        for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+            axis.labelpad = -8
+        ax.set_box_aspect(None, zoom=0.92)
     _group_legend(figure, groups)
     return figure
 
 
-def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame) -> Figure:
+def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame,
+                    by: Sequence[str] = ()) -> Figure:
     """Each plane {name: (N, 2)} coloured by group, phase, slice level and the area of each class.
 
     table: N rows with group, phase, level, and area_rv, area_myo, area_lv in shares of the crop.
-    What is the same for all slices is left out, and so is a phase that is not known of all.
+    What is the same for all slices is left out, and so is a phase that is not known of all. A row
+    is a plane; with `by`, the starts of the names of some colourings, a row is one of these.
     """
-    shown = _colourings(table)
-    figure = new_figure(len(planes) * WIDTH / 6 + 0.9, max(4.0, WIDTH * (len(shown) + 1) / 6))
-    for row, (plane_name, plane) in zip(
-            figure.subplots(len(planes), len(shown) + 1, squeeze=False), planes.items()):
-        _group_scatter(row[0], plane, table["group"].to_numpy(), size=4)
-        for ax, values in zip(row[1:], shown.values()):
-            # Few outliers, of either side, must not take the whole scale.
-            scale = colors.Normalize(*np.percentile(values, (2, 98) if values.nunique() > 2 else
-                                                    (0, 100)))
-            ax.scatter(*plane.T, s=4, c=values, cmap="cividis", norm=scale, linewidths=0)
+    shown = {"group": table["group"]} | _colourings(table)
+    shown = {name: values for name, values in shown.items()
+             if not by or name.startswith(tuple(by))}
+    shape = (len(shown), len(planes)) if by else (len(planes), len(shown))
+    figure = new_figure(shape[0] * WIDTH / max(shape[1], 3) + 0.9,
+                        max(4.0, WIDTH * min(1, shape[1] / (3 if by else 6))))
+    axes = figure.subplots(*shape, squeeze=False)
+    for row, plane in zip(axes.T if by else axes, planes.values()):
+        for ax, (name, values) in zip(row, shown.items()):
+            if name == "group":
+                _group_scatter(ax, plane, values.to_numpy(), size=4)
+            else:
+                # Few outliers, of either side, must not take the whole scale.
+                scale = colors.Normalize(*np.percentile(
+                    values, (2, 98) if values.nunique() > 2 else (0, 100)))
+                ax.scatter(*plane.T, s=4, c=values, cmap="cividis", norm=scale, linewidths=0)
             ax.set(xticks=[], yticks=[])
-        row[0].set_ylabel(plane_name)
-    for ax, title in zip(figure.axes, ("group", *shown)):
+    for ax, title in zip(axes[0], planes if by else shown):
         ax.set_title(title)
+    for ax, title in zip(axes[:, 0], shown if by else planes):
+        ax.set_ylabel(title)
     _group_legend(figure, table["group"])
     return figure
 

@@ -1,6 +1,6 @@
 """Figures of how a model was trained: losses, Dice, phases, schedules of beta."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,28 +41,30 @@ def training_history(history: pd.DataFrame, best_epoch: int, planned: int) -> Fi
 
 def beta_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
                    gain: pd.DataFrame) -> Figure:
-    """Beta over the training for each schedule, and what it gains at the same rate.
+    """Beta over the training for each schedule, and by how much it lowers the test loss.
 
-    curves: {schedule: (share of the training, beta)}; gain: (seeds, schedules), test Dice above
-    that of the controlled rate alone.
+    curves: {schedule: (share of the training, beta)}; gain: (seeds, schedules), % of the loss
+    without a schedule.
     """
-    figure = new_figure(3.3)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    figure = new_figure(2.9)
+    left, right = figure.subplots(1, 2)
     colours = dict(zip(curves, MODEL_COLOURS))
     for name, (x, beta) in curves.items():
-        left.plot(x, beta, color=colours[name], label=name, linewidth=1.4)
-    left.set(yscale="log", xlabel="share of the training", ylabel=r"$\beta$")
-    left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        left.plot(x, beta, color=colours[name], label=name, linewidth=1.6)
+    left.set(yscale="log", xlabel="share of the training", ylabel=r"$\beta$", title="the schedules")
+    left.legend(frameon=False, loc="lower right")
     for row, name in enumerate(gain):
-        values, colour = gain[name].to_numpy(), colours.get(name, GREY)
-        right.plot(values, np.full(len(values), row), "o", color=colour, markersize=4, alpha=0.6)
-        right.errorbar(values.mean(), row + 0.22, xerr=values.std(ddof=1), fmt="D", color=colour,
-                       markersize=5, capsize=3)
+        right.plot(gain[name], np.full(len(gain), row), "o", color=colours[name], markersize=5,
+                   alpha=0.7)
+        right.plot([gain[name].mean()], [row], "|", color=colours[name], markersize=22)
     right.axvline(0, color=GREY, linestyle="--", linewidth=1)
     right.set_yticks(range(gain.shape[1]), gain.columns)
-    right.set_ylim(gain.shape[1] - 0.4, -0.4)
-    right.set_xlabel("test Dice above that of the controlled rate, at its KL\n"
-                     "(circles: seeds; diamonds: mean and standard deviation)")
+    widest = 1.2 * max(1.0, gain.abs().max(axis=None))
+    right.set(xlim=(-widest, widest), ylim=(gain.shape[1] - 0.5, -0.5),
+              xlabel="test loss below that without a schedule, %",
+              title="what they bring (circles: seeds; bar: mean)")
+    for ax in (left, right):
+        sns.despine(ax=ax)
     return figure
 
 
@@ -96,13 +98,17 @@ def class_phases(steps: pd.DataFrame, areas: Mapping[str, float], window: int = 
     return figure
 
 
-def posterior_collapse(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """KL and validation Dice over the epochs of two ways of weight decay."""
+def posterior_collapse(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+    """KL and validation Dice over the epochs of two ways of weight decay; a line for each seed."""
     figure = new_figure(2.9)
     for ax, column, name in zip(figure.subplots(1, 2), ("train_kl", "validation_dice"),
                                 ("KL, nats", "Dice of validation slices")):
-        for (title, history), colour in zip(histories.items(), PAIR):
-            ax.plot(history["epoch"], history[column], color=colour, label=title, linewidth=1.5)
+        for (title, seeds), colour in zip(histories.items(), PAIR):
+            for number, history in enumerate(seeds):
+                ax.plot(history["epoch"], history[column], color=colour, linewidth=1.2, alpha=0.7,
+                        label="" if number else title)
         ax.set(xlabel="epoch", ylabel=name, ylim=(0, None))
-    ax.legend(frameon=False)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        sns.despine(ax=ax)
+    ax.legend(frameon=False, title=f"a line for each of {len(seeds)} seeds", loc="center right")
     return figure

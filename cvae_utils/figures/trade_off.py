@@ -8,24 +8,28 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
 
 from cvae_utils.figures.colours import COLOURS
 from cvae_utils.figures.hearts import class_legend, show_tiles
 from cvae_utils.figures.style import GREY, MODEL_COLOURS, WIDTH, new_figure
 from cvae_utils.labels import STRUCTURE_NAMES, Label
 
+#: A spread over fewer seeds is not drawn.
+FEWEST_SEEDS = 3
 
-def samples_by_beta(samples: Mapping[float | str, np.ndarray], table: pd.DataFrame) -> Figure:
+
+def samples_by_beta(samples: Mapping[float | str, np.ndarray], table: pd.DataFrame,
+                    seeds: pd.DataFrame | None = None,
+                    side_mm: float | None = None) -> Figure:
     """Samples from N(0, I), a row per beta, and the share of valid ones.
 
     samples: {beta: (C, S, S)}, or the name of a baseline instead of beta; table: indexed by beta,
-    with valid_prior and valid_real.
+    with valid_prior and valid_real; seeds: see _beta_curve; side_mm: of a usual picture.
     """
-    figure, left, right = _study_figure(samples)
-    show_tiles(left, np.stack(list(samples.values())), _beta_names(samples))
+    figure, left, right = _study_figure(samples, side_mm)
     figure.suptitle("Samples from N(0, I), and how many are valid")
-    _beta_curve(right, table, {"valid_prior": "samples from N(0, I)"}, "anatomically valid, %", 100)
+    _beta_curve(right, table, {"valid_prior": "samples from N(0, I)"}, "anatomically valid, %", 100,
+                seeds)
     right.axhline(100 * table["valid_real"].iloc[0], color=GREY, linestyle="--", linewidth=1)
     right.annotate("real test slices", (table.index.min(), 100 * table["valid_real"].iloc[0]),
                    xytext=(0, -11), textcoords="offset points", color=GREY, fontsize=8)
@@ -34,19 +38,19 @@ def samples_by_beta(samples: Mapping[float | str, np.ndarray], table: pd.DataFra
 
 
 def reconstructions_by_beta(originals: np.ndarray, rebuilt: Mapping[float | str, np.ndarray],
-                            table: pd.DataFrame, baselines: Mapping[str, float] = {}) -> Figure:
+                            table: pd.DataFrame, baselines: Mapping[str, float] = {},
+                            seeds: pd.DataFrame | None = None,
+                            side_mm: np.ndarray | None = None) -> Figure:
     """Test slices and their reconstructions, a row per beta, and the Dice per class.
 
     originals: (C, S, S); rebuilt: {beta: (C, S, S)}, or the name of a baseline instead of beta;
     table: indexed by beta, with test_dice and test_dice_RV, _MYO, _LV. baselines: {name: mean Dice}
-    become lines across.
+    become lines across. seeds: see _beta_curve; side_mm: (C,), of the pictures.
     """
-    rows = {"original": originals} | dict(rebuilt)
-    figure, left, right = _study_figure(rows)
-    show_tiles(left, np.stack(list(rows.values())), _beta_names(rows))
+    figure, left, right = _study_figure({"original": originals} | dict(rebuilt), side_mm)
     figure.suptitle("Reconstructions of test slices, and their Dice")
-    _beta_curve(right, table, {"test_dice": "mean"} | {f"test_dice_{n}": n for n in
-                                                       STRUCTURE_NAMES}, "Dice of test slices", 1)
+    _beta_curve(right, table, {"test_dice": "mean"} | {
+        f"test_dice_{n}": n for n in STRUCTURE_NAMES}, "Dice of test slices", 1, seeds)
     for name, dice in baselines.items():
         right.axhline(dice, color=GREY, linestyle="--", linewidth=1, label=name)
     right.set_ylim(top=1)
@@ -54,11 +58,13 @@ def reconstructions_by_beta(originals: np.ndarray, rebuilt: Mapping[float | str,
     return figure
 
 
-def _study_figure(rows: Mapping[float | str, np.ndarray]) -> tuple[Figure, Axes, Axes]:
+def _study_figure(rows: Mapping[float | str, np.ndarray], side_mm) -> tuple[Figure, Axes, Axes]:
+    """A figure with rows of label maps on its left, and room for a curve."""
     columns = len(next(iter(rows.values())))
     figure = new_figure(WIDTH * 0.54 * len(rows) / columns + 1.0)
     left, right = figure.subplots(1, 2, width_ratios=(0.62, 0.38))
-    class_legend(figure, *rows.values())
+    show_tiles(left, np.stack(list(rows.values())), _beta_names(rows), side_mm=side_mm)
+    class_legend(figure, *rows.values(), bar=side_mm is not None)
     return figure, left, right
 
 
@@ -68,26 +74,34 @@ def _beta_names(rows) -> list[str]:
 
 
 def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label: str,
-                scale: float) -> None:
+                scale: float, seeds: pd.DataFrame | None = None) -> None:
     """One line a column over beta on a log axis; a class has its colour, anything else is black.
 
-    A column without any value, the Dice of a class that does not occur, has no line.
+    A column without any value, the Dice of a class that does not occur, has no line. seeds: the
+    same columns with beta, a row for each run; where there are FEWEST_SEEDS or more, a band shows
+    their mean +- standard deviation.
     """
-    markers = iter("osD^")
+    markers, counts = iter("osD^"), pd.Series(dtype=int)
     for column, name in columns.items():
         if table[column].isna().all():
             continue
         colour = COLOURS[Label[name]] if name in STRUCTURE_NAMES else "black"
         ax.plot(table.index, scale * table[column], color=colour, marker=next(markers),
                 linewidth=2 if colour == "black" else 1.3, markersize=5, label=name)
+        if seeds is not None and len(seeds):
+            found = scale * seeds.groupby("beta")[column].agg(["mean", "std"])
+            counts = seeds.groupby("beta")[column].count()
+            found = found[counts >= FEWEST_SEEDS].reindex(table.index)
+            low, high = found["mean"] - found["std"], found["mean"] + found["std"]
+            ax.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)
+            ax.vlines(table.index, low, high, color=colour, linewidth=3, alpha=0.3)
+    several = counts[counts >= FEWEST_SEEDS]
+    if len(several):
+        ax.set_title(f"bands: {several.min()} to {several.max()} seeds".replace(
+            f"{several.max()} to ", ""), fontsize=8, color=GREY)
     ax.set(xscale="log", xlabel=r"$\beta$ (weight of the KL term)", ylabel=label)
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)
-
-
-#: Marker and title of each latent prior; that of N(0, I) is hollow.
-PRIORS = {"standard": ("o", "prior N(0, I)"), "gaussian": ("s", "fitted Gaussian"),
-          "mixture": ("D", "fitted mixture")}
 
 
 def broken_criteria(broken: pd.DataFrame) -> Figure:
@@ -110,59 +124,48 @@ def broken_criteria(broken: pd.DataFrame) -> Figure:
 
 def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, float],
                                     published: Sequence[Mapping] = ()) -> Figure:
-    """Reconstruction against generation: test Dice and the share of samples that are not valid.
+    """Reconstruction against generation: test Dice and the share of samples that are valid.
 
-    points: one row a model and prior, with panel, label, prior, temperature, dice, dice_sd, valid;
-    each panel is a protocol, and a line joins the priors of one label, which has a colour of its
-    own. real: {panel: share of valid real slices}. published: rows with title, dice and valid (two
-    numbers each, the lowest and the highest), drawn in the last panel. The axis of validity is
-    logarithmic in what is not valid, and ends where a thousand samples do. Raises ValueError for
-    more labels than there are colours.
+    points: one row a model and prior, with panel, label, prior, dice, valid; each panel is a
+    protocol. A line leads from what a model draws from N(0, I), a hollow circle ("standard"), to
+    what it draws from a fitted prior. real: {panel: share of valid real slices}. published: rows
+    with title, dice and valid (two numbers each, the lowest and the highest), drawn in the last
+    panel. Raises ValueError for more labels than there are colours.
     """
     colours, panels = _model_colours(points), list(dict.fromkeys(points["panel"]))
-    figure = new_figure(4.8)
+    figure = new_figure(4.3)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels):
         for label, rows in points[points["panel"] == panel].groupby("label", sort=False):
-            _draw_model(ax, rows, colours[label])
-        mark = _not_valid(real[panel])
-        ax.axhline(mark, color=GREY, linestyle="--", linewidth=1)
-        ax.annotate("real test slices", (0.15, mark), xytext=(0, 3), fontsize=7.5, color=GREY,
-                    xycoords=("axes fraction", "data"), textcoords="offset points")
-        ax.set(title=panel, xlabel="Dice of test slices", yscale="log", ylim=(200, 0.08))
+            ax.plot(rows["dice"], 100 * rows["valid"], color=colours[label], linewidth=1.2)
+            for row in rows.itertuples():
+                ax.plot(row.dice, 100 * row.valid, "o", color=colours[label], markersize=7,
+                        markerfacecolor="white" if row.prior == "standard" else colours[label])
+            lowest = rows.loc[rows["valid"].idxmin()]
+            _name(ax, label, lowest["dice"], 100 * lowest["valid"], colours[label])
+        ax.axhline(100 * real[panel], color=GREY, linestyle="--", linewidth=1)
+        ax.set(title=panel, xlabel="Dice of test slices", ylim=(0, 105))
+        ax.margins(x=0.25)
+        sns.despine(ax=ax)
     for row in published:
-        dice, broken = np.array(row["dice"]), np.sort(_not_valid(np.array(row["valid"])))
-        middle = np.sqrt(broken.prod())
+        x, y = np.array(row["dice"]), 100 * np.array(row["valid"])
         # Of several settings only the range of each number is known: a cross, not a line.
-        axes[-1].errorbar(dice.mean(), middle, xerr=np.ptp(dice) / 2,
-                          yerr=np.abs(broken - middle)[:, None], fmt="x", color=GREY,
-                          markersize=6, elinewidth=0.8)
-        axes[-1].annotate(row["title"], (dice.mean(), broken.max()), xytext=(0, -11), ha="center",
-                          fontsize=7, color=GREY, textcoords="offset points")
-        axes[-1].margins(x=0.25)
-    axes[0].set_yticks([100, 10, 1, 0.1], ["100", "10", "1", "0.1 or less"])
-    axes[0].set_ylabel("samples that are not valid, %")
-    handles = [_handle("o", colour, name) for name, colour in colours.items()]
-    cooled = dict(points.loc[points["temperature"] != 1, ["prior", "temperature"]].to_numpy())
-    handles += [_handle(marker, GREY, title + (f", temperature {cooled[kind]:g}"
-                                               if kind in cooled else ""), kind == "standard")
-                for kind, (marker, title) in PRIORS.items()]
+        axes[-1].errorbar(x.mean(), y.mean(), xerr=np.ptp(x) / 2, yerr=np.ptp(y) / 2, fmt="x",
+                          color=GREY, markersize=6, elinewidth=0.8)
+        _name(axes[-1], row["title"], x.mean(), y.min(), GREY)
+    axes[0].set_ylabel("samples that are valid, %")
+    handles = [_handle("o", "black", "samples from N(0, I)", hollow=True),
+               _handle("o", "black", "samples from a prior fitted to real slices"),
+               Line2D([], [], color=GREY, linestyle="--", label="real test slices")]
     handles += [_handle("x", GREY, "published")] if published else []
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=7.5)
-    figure.draw_without_rendering()  # from here on every text has its place
-    for ax in axes:
-        _apart([text for text in ax.texts if text.get_text()])
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
-def _draw_model(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
-    """The priors of one model, joined by a line."""
-    broken = _not_valid(rows["valid"])
-    ax.plot(rows["dice"], broken, color=colour, linewidth=0.8, alpha=0.6)
-    for row, height in zip(rows.itertuples(), broken):
-        ax.errorbar(row.dice, height, xerr=row.dice_sd, fmt=PRIORS[row.prior][0], color=colour,
-                    markersize=5.5, elinewidth=0.8,
-                    markerfacecolor="white" if row.prior == "standard" else colour)
+def _name(ax: Axes, name: str, x: float, y: float, colour: str) -> None:
+    """A name below a point."""
+    ax.annotate(name.replace(", ", ",\n").replace(" network", "\nnetwork"), (x, y), xytext=(0, -7),
+                textcoords="offset points", ha="center", va="top", fontsize=7.5, color=colour)
 
 
 def _model_colours(points: pd.DataFrame) -> dict[str, str]:
@@ -176,20 +179,6 @@ def _model_colours(points: pd.DataFrame) -> dict[str, str]:
 def _handle(marker: str, colour: str, label: str, hollow: bool = False) -> Line2D:
     return Line2D([], [], marker=marker, linestyle="", color=colour, label=label,
                   markerfacecolor="white" if hollow else colour)
-
-
-def _apart(names: Sequence[Annotation]) -> None:
-    """Move names down until none lies on one to its left."""
-    placed = []
-    for name in sorted(names, key=lambda name: name.get_window_extent().x0):
-        while any(name.get_window_extent().overlaps(box) for box in placed):
-            name.xyann = (name.xyann[0], name.xyann[1] - 2)
-        placed.append(name.get_window_extent())
-
-
-def _not_valid(share):
-    """A share of valid slices as per cent that are not, at least the 0.1 that 1000 can show."""
-    return np.maximum(100 * (1 - share), 0.1)
 
 
 def dice_against_latents(points: pd.DataFrame, published: Sequence[Mapping] = ()) -> Figure:

@@ -10,6 +10,7 @@ from hearts import picture
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cvae_utils.analysis import published_protocol
 from cvae_utils.figures import hearts, latent_space, learning, style, trade_off
 from cvae_utils.figures.colours import colourise
 from cvae_utils.figures.style import save_figure
@@ -49,7 +50,7 @@ PUBLISHED = [{"title": "another model", "latents": 5000, "dice": (0.95, 0.96),
 LATENTS = pd.DataFrame([("A", "PCA", 8, 0.8), ("A", "PCA", 32, 0.9), ("B", "here", 32, 0.95)],
                        columns=["panel", "label", "latents", "dice"]).assign(dice_sd=0.01)
 CURVES = {name: (np.linspace(0, 1, 5), np.full(5, 100.0)) for name in ("linear", "cyclical")}
-GAIN = pd.DataFrame({"none": [0.01, 0.03], "cyclical": [-0.02, 0.0]})
+GAIN = pd.DataFrame({"linear": [1.0, 3.0], "cyclical": [-2.0, 0.0]})
 
 
 def plane(dimensions=2):
@@ -85,15 +86,16 @@ EVERY_FIGURE = {
         POINTS, {"A": 0.98, "B": 0.99}, PUBLISHED),
     "few dimensions": lambda: latent_space.latent_histograms(plane(2), np.zeros(2), [0], "beta"),
     "histograms": lambda: latent_space.latent_histograms(plane(32), np.zeros(32), [], "beta"),
-    "umap": lambda: latent_space.umap_planes({b: plane() for b in BETAS}, GROUP),
+    "umap": lambda: latent_space.umap_planes({b: plane() for b in BETAS}, GROUP,
+                                             np.arange(40) % 2 == 0, {b: 3 for b in BETAS}),
     "influence": lambda: latent_space.influence_bars(INFLUENCE, [0, 1]),
-    "landing": lambda: latent_space.traversals_in_plane(plane(), GROUP, {"z0": plane()}, 3.0),
+    "landing": lambda: latent_space.traversals_in_plane(plane(), {"z0": plane()}, 3.0),
     "tsne": lambda: latent_space.tsne_clouds({b: plane(3) for b in BETAS}, GROUP),
     "planes": lambda: latent_space.coloured_planes({"UMAP": plane(), "t-SNE": plane()}, TABLE),
     "history": lambda: learning.training_history(HISTORY, 2, 9),
     "schedules": lambda: learning.beta_schedules(CURVES, GAIN),
     "classes": lambda: learning.class_phases(STEPS, dict.fromkeys(STRUCTURE_NAMES, 0.1)),
-    "collapse": lambda: learning.posterior_collapse({"a": HISTORY, "b": HISTORY * 2}),
+    "collapse": lambda: learning.posterior_collapse({"a": [HISTORY], "b": [HISTORY * 2, HISTORY]}),
 }
 
 
@@ -164,6 +166,37 @@ def test_samples_that_are_not_valid_are_crossed_out():
     ]
 
 
+def test_bars_are_20_mm_and_ranges_lie_at_their_values():
+    def ends(line):
+        return np.column_stack(line.get_data()).ravel().tolist()
+
+    ax = hearts.rebuilt_by_model(MAPS[:2], {"a": MAPS[2:4]}, "", np.array([80, 160])).axes[0]
+    assert [line.get_xdata()[1] - line.get_xdata()[0] for line in ax.lines] == [8, 4]  # of 32
+    assert texts(ax.figure.legends[0].get_texts())[-1] == "20 mm"
+    ax = hearts.traversal_rows(MAPS[:6].reshape(2, 3, 32, 32), ["z0", "z1"], 3.0, "value",
+                               np.array([[True, True, True], [True, False, True]]),
+                               np.array([[-3, 3], [-1.5, 9]])).axes[0]
+    *crosses, first, second = ax.lines
+    assert len(crosses) == 2 and [ends(line)[::2] for line in (first, second)] == [
+        [18, 86], [35, 86]]  # from the middle of one column to that of another
+    assert ax.get_xlabel() == "value"
+
+
+def test_bands_need_three_seeds():
+    def bands(count):
+        seeds = pd.concat([BY_BETA.reset_index(names="beta")] * count)
+        figure = trade_off.samples_by_beta(by_beta(MAPS), BY_BETA, seeds)
+        return figure.axes[1].get_title()
+
+    assert bands(2) == "" and bands(3) == "bands: 3 seeds"
+
+
+def test_planes_colour_only_the_slices_that_are_alike():
+    ax = EVERY_FIGURE["umap"]().axes[0]
+    assert sum(len(found.get_offsets()) for found in ax.collections[1:]) == 20
+    assert ax.get_title().endswith("3 clumps")
+
+
 def test_reconstructions_are_the_best_the_median_and_the_worst_with_errors_in_black():
     originals = MAPS[:9]
     rebuilt = originals.copy()
@@ -197,7 +230,7 @@ def test_best_and_worst_are_of_different_patients():
 
 def test_names_of_rows_columns_and_panels_say_what_they_show():
     ax = hearts.traversal_rows(MAPS[:3][None], ["z0"], 3.0).axes[0]
-    assert texts(ax.get_xticklabels()) == ["-3.0", "0.0", "3.0"]
+    assert texts(ax.get_xticklabels()) == ["-3", "0", "3"]
     ax = EVERY_FIGURE["priors"]().axes[0]
     assert texts(ax.get_yticklabels()) == ["a\n12.5 % valid", "b\n100.0 % valid"]
     titles = [ax.get_title() for ax in EVERY_FIGURE["alignment"]().axes]
@@ -234,14 +267,17 @@ def test_best_epoch_is_marked_and_the_curve_of_an_absent_class_left_out():
     assert texts(figure.legends[0].get_texts())[0].startswith("RV")  # the originals have one
 
 
-def test_schedules_stand_beside_what_they_gain():
+def test_schedules_stand_beside_what_they_bring():
     left, right = EVERY_FIGURE["schedules"]().axes
-    assert texts(right.get_yticklabels()) == ["none", "cyclical"]
-    assert right.lines[0].get_color() not in {line.get_color() for line in left.lines}
-    assert right.lines[0].get_xdata() == pytest.approx([0.01, 0.03])
-    assert right.lines[1].get_xdata() == pytest.approx([0.02])  # the mean
-    collapse = EVERY_FIGURE["collapse"]().axes[0]  # a line a way of training
-    assert [line.get_ydata().tolist() for line in collapse.lines] == [[3, 1, 0], [6, 2, 0]]
+    assert texts(right.get_yticklabels()) == ["linear", "cyclical"]
+    assert [line.get_color() for line in right.lines[:4:2]] == [
+        line.get_color() for line in left.lines]
+    assert right.lines[0].get_xdata() == pytest.approx([1, 3])
+    assert right.lines[1].get_xdata() == pytest.approx([2])  # the mean
+    assert right.get_xlim()[0] == -right.get_xlim()[1] < -3
+    collapse = EVERY_FIGURE["collapse"]().axes[0]  # a line for each seed
+    assert [line.get_ydata().tolist() for line in collapse.lines] == [
+        [3, 1, 0], [6, 2, 0], [3, 1, 0]]
 
 
 def test_phases_show_shares_of_the_gradient():
@@ -303,11 +339,10 @@ def test_priors_of_a_model_are_joined_and_end_where_samples_do():
     figure = EVERY_FIGURE["trade-off"]()
     ours, other = figure.axes
     assert [ax.get_title() for ax in figure.axes] == ["A", "B"]
-    # % not valid; none of a thousand is 0.1 or less
-    assert ours.lines[0].get_ydata() == pytest.approx([80, 0.1])
-    assert ours.yaxis_inverted() and ours.get_yscale() == "log"
-    assert {"beta 1", "here", "published", "fitted Gaussian", "fitted mixture, temperature 0.8"
-            } < set(texts(figure.legends[0].get_texts()))
+    assert ours.lines[0].get_ydata() == pytest.approx([20, 100])
+    hollow, filled = (line.get_markerfacecolor() for line in ours.lines[1:3])
+    assert hollow == "white" != filled
+    assert {"samples from N(0, I)", "published"} < set(texts(figure.legends[0].get_texts()))
     assert "another model" in texts(other.texts) and "another model" not in texts(ours.texts)
     alone = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98})
     assert "published" not in texts(alone.legends[0].get_texts())
@@ -326,11 +361,12 @@ def test_sizes_of_a_model_are_joined_and_published_ones_stand_in_the_last_panel(
         trade_off.dice_against_latents(many)
 
 
-def test_names_of_published_models_do_not_lie_on_each_other():
-    many = [PUBLISHED[0] | {"title": f"a model, {name}"} for name in "abcd"]
-    figure = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98}, many)
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(boxes) == 5  # and that of real slices
+def test_names_do_not_lie_on_each_other():
+    figure = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98},
+                                                       published_protocol.PUBLISHED)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
+    assert len(boxes) == 1 + len(published_protocol.PUBLISHED)
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 

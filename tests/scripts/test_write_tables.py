@@ -22,14 +22,11 @@ def row(beta, dice, **more):
 @pytest.fixture
 def study():
     """What the notebooks record, in short."""
-    claims = [{"claim": "RV is worst", "holds": True, "numbers": "0.85"},
-              {"claim": "none", "holds": None, "numbers": "-"}]
     report = {"quantity": "Dice", "report": "0.75", "by patient": "0.871", "by slice": "0.900"}
     return {
-        "02_train_vae": {"report_table": [report], "data": "Data: A", "claims": claims},
+        "02_train_vae": {"report_table": [report], "data": "Data: A"},
         "03_beta_study": {"table": [row(1.0, 0.8714, test_dice_RV=0.85), row(1000.0, 0.9)],
-                          "data": "Data: B", "claims": [{"claim": "more", "holds": False,
-                                                         "numbers": "1"}]},
+                          "data": "Data: B"},
         "run": {"notebooks": {"02_train_vae": 12.34}, "machine": "a machine", "data": "Data: C"},
     }
 
@@ -42,7 +39,7 @@ def test_committed_tables_are_those_of_the_committed_numbers():
     assert not lacking, "run python scripts/write_tables.py"
 
 
-def test_tables_hold_the_numbers_the_verdicts_and_the_data(study):
+def test_tables_hold_the_numbers_and_the_data(study):
     tables = study_tables(study)
     assert tables["report"] == (
         "|  | report | here, split by patient | here, split by slice |\n| --- | --- | --- | --- |\n"
@@ -50,9 +47,6 @@ def test_tables_hold_the_numbers_the_verdicts_and_the_data(study):
     assert ("| 1 | 0.871 | 0.850 0.871 0.871 | 0.871 | 6.4 | 4 | 98.2 % | 0.88 |\n"
             "| 1000 | 0.900 | ") in tables["beta"]
     assert tables["beta"].endswith("\n\nReal test slices: 96.7 % valid, spread 1. Data: B")
-    assert [line.split(" | ")[1] for line in tables["claims"].splitlines()[2:]] == [
-        "holds", "cannot be told", "does not hold"]
-    assert tables["verdicts"].endswith("| more | does not hold |")
     assert tables["first"].endswith("Data: A.")
 
 
@@ -81,7 +75,7 @@ def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
 
 
 def test_notebooks_that_have_not_run_empty_no_table(study):
-    partly = {"02_train_vae": {"data": "Data: C", "claims": []}, "03_beta_study": {"claims": []}}
+    partly = {"02_train_vae": {"data": "Data: C"}, "03_beta_study": {}}
     assert study_tables(study, partly) == study_tables(study)
     del study["03_beta_study"]
     with pytest.raises(ValueError, match="found none of 03_beta_study: run all notebooks"):
@@ -100,20 +94,18 @@ def further():
                for model, dice in (("PCA, distance maps", 0.87), ("smooth fields, refined", 0.92))]
     protocol = [{"prior": kind, "test_dice": 0.95, "refined_dice": 0.96, "valid": valid}
                 for kind, valid in (("standard", 0.5), ("mixture", 0.975))]
-    schedules = [{"schedule": "linear", "seed": n, "test_dice": 0.86, "gain": 0.01 * n,
-                  "train_kl": 6.0, "test_kl": 6.1} for n in range(2)]
-    splits = [{"model": "beta 1", "seed": n, "slice": 0.92, "patient": 0.91, "difference": 0.01}
-              for n in range(2)]
-    return {"06_beyond_the_report": {
+    claims = [{"claim": f"claim {n}", "rule": "a < b", "seed by seed": "a 1, 2", "verdict": verdict}
+              for n, verdict in enumerate(("holds", "depends on the seed"))]
+    return {"06_sharper_hearts": {
                 "answer": answer, "real": real, "latents": latents, "protocol": protocol,
                 "prior": "mixture", "temperature": 0.8, "data": "Data: A; seeds 0, 1",
                 "protocol_data": "Data: B", "protocol_real": 0.997},
-            "07_closer_looks": {"schedules": schedules, "splits": splits, "seeds": "Data: C"}}
+            "07_does_it_hold": {"claims": claims, "data": "Data: C; seeds 0, 1"}}
 
 
 def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
     tables = study_tables(study | further)
-    assert {"beyond", "sharp", "schedules", "splits"} <= set(tables)
+    assert {"beyond", "sharp", "claims", "verdicts"} <= set(tables)
     assert "| smooth fields | 0.955 +- 0.007 | 0.970 +- 0.000 | 0.990" in tables["sharp"]
     assert ("| smooth fields | 0.955 +- 0.007 | 0.970 +- 0.000 | 0.990 +- 0.000 |"
             in tables["beyond"])
@@ -124,13 +116,10 @@ def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
                  "Dice 0.950, refined 0.960, 97.5 % of the samples valid, and 99.7 % of the real",
                  "VAE, their beta 1 0.873;", "hierarchical NVAE 0.951 to 0.964). Data: B."):
         assert part in tables["beyond"], part
-    assert "| linear | 0.860 +- 0.000 | 0.005 +- 0.007 |" in tables["schedules"]
-    assert "| beta 1 | 0.920 +- 0.000 | 0.910 +- 0.000 | 0.010 +- 0.000" in tables["splits"]
-    assert tables["schedules"].endswith("over 2 seeds, each with a split of the patients, a "
-                                        "training and samples of its own. Data: C.")
-    assert "beyond" not in study_tables(study)
-    del further["07_closer_looks"]["schedules"]  # as a notebook leaves it that has no such section
-    assert "schedules" not in study_tables(study | further)
+    assert "| claim 0 | a < b | a 1, 2 | holds |\n" in tables["claims"]
+    assert tables["claims"].endswith("Data: C; seeds 0, 1.")
+    assert tables["verdicts"].endswith("| claim 0 | holds |\n| claim 1 | depends on the seed |")
+    assert not {"beyond", "claims"} & set(study_tables(study))
 
 
 # ---------------------------------------------------------------------------- into their places
