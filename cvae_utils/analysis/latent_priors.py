@@ -21,6 +21,7 @@ from cvae_utils.files import DataError, write_bytes
 from cvae_utils.model import augmentation
 from cvae_utils.model.encoding import Posterior, encode
 from cvae_utils.model.runs import Run
+from cvae_utils.profiles import number
 
 KINDS = ("standard", "gaussian", "mixture")
 FITTED = KINDS[1:]
@@ -74,8 +75,10 @@ class Prior:
         """z ~ prior, (count, Z) float32.
 
         temperature: factor of the standard deviations of each Gaussian (Kingma and Dhariwal 2018).
-        Below 1, draws keep closer to codes of real slices.
+        Below 1, draws keep closer to codes of real slices. Raises ValueError if it is no number
+        above 0.
         """
+        temperature = number("temperature", temperature, zero=False)
         generator = np.random.default_rng(seed)
         noise = generator.standard_normal((count, self.latent_dim), dtype=np.float32) * temperature
         which = generator.choice(len(self.weights), size=count, p=self.weights)

@@ -172,3 +172,9 @@ def test_prior_of_a_model_of_deformed_slices_is_fitted_to_deformed_slices(own, s
     mu = encoding.encode(own.model, np.concatenate(copies)).mu
     found = latent_priors.of(bent, "gaussian", slices, split)
     assert found.mean == pytest.approx(mu.mean(axis=0), abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, np.nan, np.inf, "0.8"])
+def test_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(ValueError, match="temperature: expected a number above 0"):
+        latent_priors.standard(2).sample(3, 0, temperature)
