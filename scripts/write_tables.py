@@ -55,7 +55,6 @@ def study_tables(results: dict, report: dict | None = None) -> dict[str, str]:
     }
     if "06_sharper_hearts" in results:
         tables["beyond"] = _sharp_table(results["06_sharper_hearts"])
-        tables["sharp"] = _short_table(results["06_sharper_hearts"])
     if "07_does_it_hold" in results:
         tables |= _claims_tables(results["07_does_it_hold"])
     return tables
@@ -87,16 +86,6 @@ def _first_table(found: dict) -> str:
             for row in found["report_table"] if row["quantity"] in shown]
     table = markdown_table(["", "report", "here, split by slice", "here, split by patient"], rows)
     return f"{table}\n\n{found['data'].replace('split by patient', 'split')}."  # there are both
-
-
-def _short_table(found: dict) -> str:
-    """Of notebook 06, in short: a straight line, the report's network and a sharper one."""
-    rows = [row for row in found["answer"] if row["model"] in (
-        "PCA, distance maps", "report's network, beta 1000", "smooth fields")]
-    table = _over_seeds(rows, "model", {"test_dice": "Dice", "refined_dice": "Dice, refined",
-                                        "valid": "valid new hearts"})
-    return (f"{table}\n\nThe network of notebook 6 draws smooth fields; new hearts come from a "
-            f"density fitted to real ones. {found['data']}.")
 
 
 def _over_seeds(rows: list[dict], by: str, columns: dict[str, str]) -> str:

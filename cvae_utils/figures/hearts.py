@@ -149,7 +149,7 @@ def patient_slices(images: np.ndarray, title: str, mm_per_pixel: float = 0.0) ->
             _show_image(ax, images[k])
             ax.set_title(f"slice {k + 1} of {len(images)}")
         if mm_per_pixel and k == 0:
-            _bar(ax, 20 / mm_per_pixel, min(images.shape[1:]), "white")
+            _bar(ax, 20 / mm_per_pixel, images.shape[1], "white")
         ax.set_axis_off()
     figure.suptitle(title)
     return figure
@@ -168,7 +168,7 @@ def ed_and_es(images: Mapping[str, np.ndarray], maps: Mapping[str, np.ndarray],
             if segmented:
                 _outline(ax, maps[phase])
             elif mm_per_pixel:
-                _bar(ax, 20 / mm_per_pixel, min(images[phase].shape), "white")
+                _bar(ax, 20 / mm_per_pixel, len(images[phase]), "white")
             ax.set_title(f"{phase}, segmentation" if segmented else f"{phase}, MR image")
     figure.suptitle(title)
     class_legend(figure, *maps.values())
