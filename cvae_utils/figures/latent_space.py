@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import colors
+from matplotlib import colors, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -123,15 +123,17 @@ def tsne_clouds(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figur
     """t-SNE with three components as clouds in space, one a beta; points: {beta: (N, 3)}."""
     figure = new_figure(WIDTH / len(points) + 0.4)
     for number, (beta, cloud) in enumerate(points.items(), start=1):
-        ax = figure.add_subplot(1, len(points), number, projection="3d")
+        with rc_context({"grid.color": "#E0E0E0"}):
+            ax = figure.add_subplot(1, len(points), number, projection="3d")
         for group in groups_of(groups):
             ax.scatter(*cloud[groups == group].T, s=7, color=GROUP_COLOURS[group], linewidths=0,
                        alpha=0.75)
         ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", zlabel="t-SNE 3",
                title=rf"$\beta$ = {beta:g}", xticklabels=[], yticklabels=[], zticklabels=[])
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-            axis.labelpad = -8
-        ax.set_box_aspect(None, zoom=0.92)
+            axis.labelpad = -10
+            axis.set_pane_color("#FAFAFA")
+        ax.set_box_aspect((1, 1, 0.85), zoom=1.15)
     _group_legend(figure, groups)
     return figure
 
@@ -148,7 +150,8 @@ def coloured_planes(planes: Mapping[str, np.ndarray], table: pd.DataFrame,
     shown = {name: values for name, values in shown.items()
              if not by or name.startswith(tuple(by))}
     shape = (len(shown), len(planes)) if by else (len(planes), len(shown))
-    figure = new_figure(shape[0] * WIDTH / max(shape[1], 3) + 0.9,
+    figure = new_figure(shape[0] * 0.85 * WIDTH / max(shape[1], 3) + 0.9 if by else
+                        shape[0] * WIDTH / 6 + 0.9,
                         max(4.0, WIDTH * min(1, shape[1] / (3 if by else 6))))
     axes = figure.subplots(*shape, squeeze=False)
     for row, plane in zip(axes.T if by else axes, planes.values()):

@@ -142,30 +142,34 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
                 ax.plot(row.dice, 100 * row.valid, "o", color=colours[label], markersize=7,
                         markerfacecolor="white" if row.prior == "standard" else colours[label])
             lowest = rows.loc[rows["valid"].idxmin()]
-            _name(ax, label, lowest["dice"], 100 * lowest["valid"], colours[label])
+            beside = "right" if published and panel == panels[-1] else "center"
+            _name(ax, label, lowest["dice"], 100 * lowest["valid"], colours[label], beside)
         ax.axhline(100 * real[panel], color=GREY, linestyle="--", linewidth=1)
         ax.set(title=panel, xlabel="Dice of test slices", ylim=(0, 105))
-        ax.margins(x=0.25)
+        ax.margins(x=0.3)
         sns.despine(ax=ax)
     for row in published:
         x, y = np.array(row["dice"]), 100 * np.array(row["valid"])
         # Of several settings only the range of each number is known: a cross, not a line.
         axes[-1].errorbar(x.mean(), y.mean(), xerr=np.ptp(x) / 2, yerr=np.ptp(y) / 2, fmt="x",
                           color=GREY, markersize=6, elinewidth=0.8)
-        _name(axes[-1], row["title"], x.mean(), y.min(), GREY)
+        _name(axes[-1], row["title"], x.mean(), y.mean(), GREY, "left")
     axes[0].set_ylabel("samples that are valid, %")
     handles = [_handle("o", "black", "samples from N(0, I)", hollow=True),
                _handle("o", "black", "samples from a prior fitted to real slices"),
                Line2D([], [], color=GREY, linestyle="--", label="real test slices")]
     handles += [_handle("x", GREY, "published")] if published else []
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
-def _name(ax: Axes, name: str, x: float, y: float, colour: str) -> None:
-    """A name below a point."""
-    ax.annotate(name.replace(", ", ",\n").replace(" network", "\nnetwork"), (x, y), xytext=(0, -7),
-                textcoords="offset points", ha="center", va="top", fontsize=7.5, color=colour)
+def _name(ax: Axes, name: str, x: float, y: float, colour: str, ha: str) -> None:
+    """A name beside a point, which its right or left end touches, or below it: "center"."""
+    below = ha == "center"
+    ax.annotate(name.replace(", ", ",\n"), (x, y), xytext={"left": (8, 0), "right": (-8, 0)}.get(
+        ha, (0, -7)), textcoords="offset points", ha=ha, va="top" if below else "center",
+        fontsize=7.5, color=colour,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
 
 
 def _model_colours(points: pd.DataFrame) -> dict[str, str]:
