@@ -362,7 +362,7 @@ def test_sizes_of_a_model_are_joined_and_published_ones_stand_in_the_last_panel(
 
 
 def test_names_do_not_lie_on_each_other():
-    figure = trade_off.reconstruction_against_validity(POINTS[:2], {"A": 0.98},
+    figure = trade_off.reconstruction_against_validity(POINTS[:2].assign(valid=0.5), {"A": 0.98},
                                                        published_protocol.PUBLISHED)
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
