@@ -115,8 +115,8 @@ PROFILES = {
     profile.name: profile
     for profile in (
         # Seconds, for continuous integration: everything runs, nothing is learnt well.
-        Profile("smoke", size=32, base_channels=8, epochs=20, batch_size=16, learning_rate=4e-3,
-                decay="cosine", warmup_steps=10, patience=20, samples=100, phantom_patients=15),
+        Profile("smoke", size=32, base_channels=8, epochs=12, batch_size=16, learning_rate=4e-3,
+                decay="cosine", warmup_steps=10, patience=12, samples=100, phantom_patients=15),
         # Minutes on two CPU cores.
         Profile("quick", size=64, base_channels=16, epochs=18, batch_size=16, learning_rate=2e-3,
                 decay="cosine", warmup_steps=50, patience=18, samples=1000, phantom_patients=60),
