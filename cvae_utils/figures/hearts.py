@@ -73,7 +73,8 @@ def class_legend(figure: Figure, *maps: np.ndarray, loc: str = "outside lower le
     if bar:
         handles.append(Line2D([], [], color="black", linewidth=1.6, label="20 mm"))
     if handles:
-        figure.legend(handles=handles, loc=loc, ncols=4, frameon=False, fontsize=7.5,
+        # With a bar in two rows, so that the data stamp has its place beside them.
+        figure.legend(handles=handles, loc=loc, ncols=2 if bar else 3, frameon=False, fontsize=7.5,
                       columnspacing=1.2, handlelength=1.4)
 
 

@@ -129,7 +129,8 @@ def tsne_clouds(points: Mapping[float, np.ndarray], groups: np.ndarray) -> Figur
             ax.scatter(*cloud[groups == group].T, s=7, color=GROUP_COLOURS[group], linewidths=0,
                        alpha=0.75)
         ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", zlabel="t-SNE 3",
-               title=rf"$\beta$ = {beta:g}", xticklabels=[], yticklabels=[], zticklabels=[])
+               xticklabels=[], yticklabels=[], zticklabels=[])
+        ax.set_title(rf"$\beta$ = {beta:g}", loc="left")
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.labelpad = -10
             axis.set_pane_color("#FAFAFA")

@@ -32,6 +32,7 @@ def training_history(history: pd.DataFrame, best_epoch: int, planned: int) -> Fi
         ax.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.2,
                    label=f"epoch {best_epoch} of {len(history)} is kept: {stopped}")
         ax.legend(frameon=False, loc="best" if ax is left else "lower right")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)
     left.yaxis.set_major_formatter("{x:.2g}")
