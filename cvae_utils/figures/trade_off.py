@@ -27,7 +27,7 @@ def samples_by_beta(samples: Mapping[float | str, np.ndarray], table: pd.DataFra
     with valid_prior and valid_real; seeds: see _beta_curve; side_mm: of a usual picture.
     """
     figure, left, right = _study_figure(samples, side_mm)
-    figure.suptitle("Samples from N(0, I), and how many are valid")
+    figure.suptitle("Drawn hearts, and how many of those from N(0, I) are valid")
     _beta_curve(right, table, {"valid_prior": "samples from N(0, I)"}, "anatomically valid, %", 100,
                 seeds)
     right.axhline(100 * table["valid_real"].iloc[0], color=GREY, linestyle="--", linewidth=1)
