@@ -4,13 +4,16 @@ Each function measures what one section of the claims asks for, and names its nu
 do. A number that this data cannot give is left out or NaN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
+from tqdm.auto import tqdm
 
 from cvae_utils import shape_metrics
 from cvae_utils.analysis import dimensions, latent_values, projections, sample_quality
@@ -31,6 +34,16 @@ MET = 0.7
 OUTER = (0.5, 1.0, 1.5)
 
 
+def measured_together(seeds: Sequence[tuple]) -> list[dict[str, float]]:
+    """`measured` of several seeds, each a tuple of its arguments; several at a time."""
+    lacking = [given for given in seeds if not _file(*given).is_file()]
+    if len(lacking) > 1:
+        each = joblib.Parallel(min(len(lacking), joblib.cpu_count()), return_as="generator")(
+            joblib.delayed(measured)(*given) for given in lacking)
+        list(tqdm(each, "seeds measured", len(lacking)))
+    return [measured(*given) for given in seeds]
+
+
 def measured(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarray],
              seed: int) -> dict[str, float]:
     """The numbers of one seed, by name: measured once, and kept with the run "report".
@@ -39,10 +52,18 @@ def measured(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarra
     "slice" (split by slice), "linear" and "late-exponential" (schedules of beta), "coupled" (L2
     inside Adam), "undivided" (KL without a divisor). split: of the patients, rows of `slices`.
     """
-    names = {name: run.folder.name for name, run in runs.items()}
-    key = key_for(slices, split, seed, names, code=[_measure])
-    return kept_json(runs["report"].folder, "claims", key,
+    return kept_json(runs["report"].folder, "claims", _key(runs, slices, split, seed),
                      lambda: _measure(runs, slices, split, seed))
+
+
+def _key(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarray], seed: int) -> str:
+    names = {name: run.folder.name for name, run in runs.items()}
+    return key_for(slices, split, seed, names, code=[_measure])
+
+
+def _file(runs: Mapping[str, Run], *given) -> Path:
+    """Where `measured` keeps what it returns."""
+    return runs["report"].folder / f"claims-{_key(runs, *given)}.json"
 
 
 def _measure(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarray],

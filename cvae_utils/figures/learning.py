@@ -108,7 +108,8 @@ def posterior_collapse(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figur
             for number, history in enumerate(seeds):
                 ax.plot(history["epoch"], history[column], color=colour, linewidth=1.2, alpha=0.7,
                         label="" if number else title)
-        ax.set(xlabel="epoch", ylabel=name, ylim=(0, None))
+        ax.set(xlabel="epoch", ylabel=name)
+        ax.set_ylim(bottom=-0.04 * ax.get_ylim()[1])  # so that a line at 0 is seen
         ax.xaxis.get_major_locator().set_params(integer=True)
         sns.despine(ax=ax)
     ax.legend(frameon=False, title=f"a line for each of {len(seeds)} seeds", loc="center right")
