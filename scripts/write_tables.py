@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cvae_utils.analysis.claims import VERDICTS
 from cvae_utils.analysis.comparisons import mean_sd
 from cvae_utils.analysis.published_protocol import PUBLISHED
 from cvae_utils.files import REPOSITORY, read_json, write_text
@@ -120,11 +121,15 @@ def _sharp_table(found: dict) -> str:
 
 
 def _claims_tables(found: dict) -> dict[str, str]:
-    """Of notebook 07: the verdicts alone, and with the rule and the numbers of each seed."""
+    """Of notebook 07: the claims by their verdict, and with the rule and the numbers of each seed.
+    """
     columns = ("claim", "rule", "seed by seed", "verdict")
     rows = [[row[name] for name in columns] for row in found["claims"]]
-    return {"verdicts": markdown_table(["claim of the report", "here"],
-                                       [[row[0], row[-1]] for row in rows]),
+    by_verdict = {verdict: [row[0] for row in rows if row[-1] == verdict] for verdict in VERDICTS}
+    return {"verdicts": markdown_table(
+                ["here", "claims of the report"],
+                [[verdict, "<br>".join(told)] for verdict, told in by_verdict.items() if told])
+            + f"\n\n{found['data']}.",
             "claims": f"{markdown_table(list(columns), rows)}\n\n{found['data']}."}
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 HOLDS, PARTLY, FAILS = "holds", "partly", "does not hold"
 DEPENDS, UNKNOWN = "depends on the seed", "cannot be told"
+VERDICTS = (HOLDS, PARTLY, DEPENDS, FAILS, UNKNOWN)
 #: The fewest seeds that a verdict may stand on.
 FEWEST_SEEDS = 3
 

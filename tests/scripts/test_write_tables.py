@@ -95,7 +95,7 @@ def further():
     protocol = [{"prior": kind, "test_dice": 0.95, "refined_dice": 0.96, "valid": valid}
                 for kind, valid in (("standard", 0.5), ("mixture", 0.975))]
     claims = [{"claim": f"claim {n}", "rule": "a < b", "seed by seed": "a 1, 2", "verdict": verdict}
-              for n, verdict in enumerate(("holds", "depends on the seed"))]
+              for n, verdict in enumerate(("holds", "depends on the seed", "holds"))]
     return {"06_sharper_hearts": {
                 "answer": answer, "real": real, "latents": latents, "protocol": protocol,
                 "prior": "mixture", "temperature": 0.8, "data": "Data: A; seeds 0, 1",
@@ -117,7 +117,8 @@ def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
         assert part in tables["beyond"], part
     assert "| claim 0 | a < b | a 1, 2 | holds |\n" in tables["claims"]
     assert tables["claims"].endswith("Data: C; seeds 0, 1.")
-    assert tables["verdicts"].endswith("| claim 0 | holds |\n| claim 1 | depends on the seed |")
+    assert tables["verdicts"].endswith("| holds | claim 0<br>claim 2 |\n"
+                                       "| depends on the seed | claim 1 |\n\nData: C; seeds 0, 1.")
     assert not {"beyond", "claims"} & set(study_tables(study))
 
 
