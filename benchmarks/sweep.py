@@ -47,8 +47,9 @@ def measure(profile: Profile, side_by_side: bool) -> dict:
         jobs = jobs_in(Path(folder), profile)
         get_reusable_executor().shutdown()
         started = time.perf_counter()
-        found = sweep.complete(jobs, Compute(torch.device("cpu")), progress=False,
-                               side_by_side=side_by_side)
+        compute = Compute(torch.device("cpu"),
+                          threads=0 if side_by_side else torch.get_num_threads())
+        found = sweep.complete(jobs, compute, progress=False, side_by_side=side_by_side)
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "data": jobs[BETAS[0]].slices.source,
                 "dice": [run.results["validation_dice"] for run in found.values()]}

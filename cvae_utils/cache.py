@@ -29,6 +29,11 @@ SOURCES = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.p
            if path.stem.isidentifier()}  # not what editors and file systems put beside them
 
 
+def kept_at(folder: Path, name: str, key: str, ending: str = "") -> Path:
+    """Where `kept` and `kept_json` (ending ".json") put it."""
+    return folder / f"{name}-{key}{ending}"
+
+
 def kept(folder: Path, name: str, key: str, make: Callable[[Path], None],
          ending: str = "") -> Path:
     """The path folder/name-key: what lies there, else what `make` has just put there.
@@ -37,7 +42,7 @@ def kept(folder: Path, name: str, key: str, make: Callable[[Path], None],
     it appears under its name only when complete. A file takes the place of those of the same name
     with other keys; folders of other keys stay.
     """
-    path = folder / f"{name}-{key}{ending}"
+    path = kept_at(folder, name, key, ending)
     if not path.exists():
         with complete_file(path) if ending else complete_folder(path, replace=False) as partial:
             make(partial)
@@ -49,7 +54,7 @@ def kept(folder: Path, name: str, key: str, make: Callable[[Path], None],
 def kept_json(folder: Path, name: str, key: str, make: Callable[[], object]):
     """The same for a value that JSON can hold: what `make` returns, as it comes back from a file,
     the first time, too. A damaged file is made again."""
-    path = folder / f"{name}-{key}.json"
+    path = kept_at(folder, name, key, ".json")
     with contextlib.suppress(FileNotFoundError, ValueError):
         return read_json(path)
     value = make()

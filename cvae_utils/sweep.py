@@ -1,11 +1,9 @@
 """Train and measure several runs: side by side where that is faster, else one after another.
 
 On a CPU, threads that share the work of small pictures wait for each other, so runs that do not
-depend on each other are trained at once, one thread and one process each. One that is trained alone
-has one thread, too: so a run comes out the same, bit for bit, whatever was trained beside it.
+depend on each other are trained at once, one thread and one process each.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -60,9 +58,8 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
     by_place = {place: jobs[name] for name, place in places.items() if not place.is_dir()}
     lacking = list(by_place.values())
     if side_by_side is None:
-        side_by_side = compute.processes == 1 and all(
-            hardware.one_thread_is_enough(job.config.profile.size, compute.device)
-            for job in lacking)
+        side_by_side = (compute.device.type == "cpu" and compute.processes == 1
+                        and all(job.config.profile.size <= hardware.SMALL for job in lacking))
     workers = min(len(lacking), joblib.cpu_count()) if side_by_side else 1
     titles = [f"{job.config.title} ({n} of {len(lacking)})" if len(lacking) > 1 else
               job.config.title for n, job in enumerate(lacking, start=1)]
@@ -72,9 +69,8 @@ def complete(jobs: Mapping[Hashable, Job], compute: Compute | None = None, progr
         if workers > 1:
             _train_side_by_side(lacking, titles, compute, workers)
         # One after another now, or only loaded.
-        with hardware.one_thread() if side_by_side else contextlib.nullcontext():
-            return {name: train(job, compute, title_at.get(places[name], ""))
-                    for name, job in jobs.items()}
+        return {name: train(job, compute, title_at.get(places[name], ""))
+                for name, job in jobs.items()}
 
 
 def train(job: Job, compute: Compute, title: str = "") -> Run:

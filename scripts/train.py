@@ -79,9 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     if is_main and not runs.place(config, folder).is_dir():
         bar = progress.bars([runs.place(config, folder, progress.SUFFIX)], [config.title],
                             [profile.epochs])
-    small = hardware.one_thread_is_enough(profile.size, hardware.best_device())
-    # As in a notebook, so that the run comes out the same.
-    with bar, hardware.one_thread() if small else contextlib.nullcontext():
+    with bar:
         run = runs.load_or_train(config, slices, split, folder, compute)
     if is_main:
         found = run_results.measured(run, slices, split).results

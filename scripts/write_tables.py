@@ -111,7 +111,7 @@ def _sharp_table(found: dict) -> str:
             f"temperature {found['temperature']:g}. Real test slices: {real['valid']:.3f} valid, "
             f"coverage {real['coverage']:.3f}, distance 1 (to the nearest training slice, over "
             f"that of real ones). Means +- standard deviations over {len(found['real'])} seeds. "
-            f"{found['data']}. With 8 numbers: PCA of "
+            f"{found['data']}. With 8 numbers, of one seed: PCA of "
             f"distance maps {latents.loc['PCA, distance maps', 8]:.3f}, smooth fields, refined, "
             f"{latents.loc['smooth fields, refined', 8]:.3f}. On every slice as it lies, counted "
             f"as in published work: Dice {fitted['test_dice']:.3f}, refined "

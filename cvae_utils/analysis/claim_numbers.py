@@ -6,7 +6,7 @@ do. A number that this data cannot give is left out or NaN.
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -19,10 +19,11 @@ from cvae_utils import shape_metrics
 from cvae_utils.analysis import dimensions, latent_values, projections, sample_quality
 from cvae_utils.analysis.learning_phases import LEARNT, learning_phases
 from cvae_utils.analysis.run_results import key_for
-from cvae_utils.cache import kept_json
+from cvae_utils.cache import kept_at, kept_json
 from cvae_utils.data.slices import Slices
 from cvae_utils.labels import STRUCTURE_NAMES, Label
 from cvae_utils.model import encoding, losses
+from cvae_utils.model.encoding import Posterior
 from cvae_utils.model.network import one_hot
 from cvae_utils.model.runs import Run
 
@@ -36,7 +37,8 @@ OUTER = (0.5, 1.0, 1.5)
 
 def measured_together(seeds: Sequence[tuple]) -> list[dict[str, float]]:
     """`measured` of several seeds, each a tuple of its arguments; several at a time."""
-    lacking = [given for given in seeds if not _file(*given).is_file()]
+    lacking = [given for given in seeds if not kept_at(
+        given[0]["report"].folder, "claims", _key(*given), ".json").is_file()]
     if len(lacking) > 1:
         each = joblib.Parallel(min(len(lacking), joblib.cpu_count()), return_as="generator")(
             joblib.delayed(measured)(*given) for given in lacking)
@@ -61,24 +63,23 @@ def _key(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarray], 
     return key_for(slices, split, seed, names, code=[_measure])
 
 
-def _file(runs: Mapping[str, Run], *given) -> Path:
-    """Where `measured` keeps what it returns."""
-    return runs["report"].folder / f"claims-{_key(runs, *given)}.json"
-
-
 def _measure(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarray],
              seed: int) -> dict[str, float]:
     report, low, train = runs["report"], runs["low"], split["train"]
     maps, table = slices.aligned[train], slices.table.iloc[train]
-    test = slices.aligned[split["test"]]
+    test, moved = slices.aligned[split["test"]], Moved.of(report)
+    at_low, at_high = (encoding.encode(run.model, maps) for run in (low, report))
+    fitted = umaps(at_high.mu, seed)
     found = (
         learning(report, low, shape_metrics.structures_in(slices.aligned))
         | reconstruction(report, test, slices.table["crop_mm"].to_numpy()[split["test"]])
         | rotation(report, runs["slice"])
         | samples(report, maps, test, seed)
-        | values(low, report, maps)
-        | planes(low, report, maps, table, seed)
-        | of_dimensions(report, maps)
+        | values(at_low, at_high)
+        | planes("low", at_low.mu, umaps(at_low.mu, seed), table, seed)
+        | planes("high", at_high.mu, fitted, table, seed)
+        | overlaps(report, moved, fitted[0])
+        | of_dimensions(report, moved, maps)
         | optimisation(runs, test))
     return {name: float(value) for name, value in found.items()}
 
@@ -114,8 +115,8 @@ def reconstruction(run: Run, maps: np.ndarray, crop_mm: np.ndarray) -> dict[str,
     ours, true = sizes
     off = 100 * np.abs(ours["diameter"] / true["diameter"] - 1)
     apart = np.hypot(ours["x"] - true["x"], ours["y"] - true["y"])
-    return found | {"scale_95": float(np.nanpercentile(off, 95)),
-                    "position_95": float(np.nanpercentile(apart, 95))}
+    return found | {"scale_95": np.nanpercentile(off, 95),
+                    "position_95": np.nanpercentile(apart, 95)}
 
 
 def _sizes(maps: np.ndarray, crop_mm: np.ndarray) -> dict[str, np.ndarray]:
@@ -158,34 +159,33 @@ def samples(run: Run, training: np.ndarray, test: np.ndarray, seed: int) -> dict
             "coverage_of_real": _ratio(cover, real)}
 
 
-def values(low: Run, high: Run, maps: np.ndarray) -> dict[str, float]:
+def values(low: Posterior, high: Posterior) -> dict[str, float]:
     """How one z a slice is distributed: at the low beta, the share of dimensions with two modes
     apart, and with that or another scale; at the high one, the largest |mean| and the share of
     values within -3..3, %."""
-    z = {name: encoding.encode(run.model, maps).sample(0)
-         for name, run in (("low", low), ("high", high))}
-    apart = latent_values.modes_apart(z["low"])
-    scaled = np.abs(z["low"].std(axis=0) - 1) > 0.2
+    at_low, at_high = low.sample(0), high.sample(0)
+    apart = latent_values.modes_apart(at_low)
+    scaled = np.abs(at_low.std(axis=0) - 1) > 0.2
     return {"apart_low": apart.mean(), "odd_low": (apart | scaled).mean(),
-            "apart_high": latent_values.modes_apart(z["high"]).mean(),
-            "largest_mean": np.abs(z["high"].mean(axis=0)).max(),
-            "within": 100 * (np.abs(z["high"]) <= 3).mean()}
+            "apart_high": latent_values.modes_apart(at_high).mean(),
+            "largest_mean": np.abs(at_high.mean(axis=0)).max(),
+            "within": 100 * (np.abs(at_high) <= 3).mean()}
 
 
-def planes(low: Run, high: Run, maps: np.ndarray, table: pd.DataFrame,
+def umaps(mu: np.ndarray, seed: int) -> list:
+    """Fits of UMAP to latent means (N, Z), which differ in their seed alone."""
+    return [projections.fit_umap(mu, seed + n) for n in range(UMAP_SEEDS)]
+
+
+def planes(name: str, mu: np.ndarray, fitted: list, table: pd.DataFrame,
            seed: int) -> dict[str, float]:
-    """Clumps and groups in the UMAP plane, groups in t-SNE with three components, and how much the
-    traversals of the strongest dimensions overlap in the UMAP plane at the high beta."""
+    """Clumps (clumps_, mean over the fits) and groups (umap_, in the first) in the UMAP plane, and
+    groups in t-SNE with three components (tsne_), of latent means (N, Z); table: their rows."""
     groups, patients = table["group"].to_numpy(), table["patient"].to_numpy()
-    found = {}
-    for name, run in (("low", low), ("high", high)):
-        mu = encoding.encode(run.model, maps).mu
-        fits = [projections.fit_umap(mu, seed + n) for n in range(UMAP_SEEDS)]
-        found |= votes(f"tsne_{name}", projections.fit_tsne(mu, seed), groups, patients)
-        found |= votes(f"umap_{name}", fits[0].embedding_, groups, patients)
-        found[f"clumps_{name}"] = float(np.mean(
-            [projections.count_clusters(fit.embedding_) for fit in fits]))
-    return found | overlaps(high, fits[0])
+    clumps = [projections.count_clusters(fit.embedding_) for fit in fitted]
+    return (votes(f"tsne_{name}", projections.fit_tsne(mu, seed), groups, patients)
+            | votes(f"umap_{name}", fitted[0].embedding_, groups, patients)
+            | {f"clumps_{name}": np.mean(clumps)})
 
 
 def votes(name: str, points: np.ndarray, groups: np.ndarray,
@@ -196,56 +196,56 @@ def votes(name: str, points: np.ndarray, groups: np.ndarray,
     return {name: vote.accuracy, f"{name}_chance": vote.chance, f"{name}_p": vote.p}
 
 
-def overlaps(run: Run, fitted) -> dict[str, float]:
+class Moved(NamedTuple):
+    """What each dimension of a run does when it is moved alone."""
+
+    traversals: np.ndarray  # (Z, steps, S, S)
+    valid: np.ndarray  # (Z, steps), which pictures are
+    ranking: pd.DataFrame  # dimensions.influence
+
+    @classmethod
+    def of(cls, run: Run) -> "Moved":
+        traversals = dimensions.traverse_all(run.model)
+        origin = encoding.decode(run.model, np.zeros((1, run.model.latent_dim)))[0]
+        return cls(traversals, dimensions.valid_steps(traversals),
+                   dimensions.influence(traversals, origin))
+
+
+def overlaps(run: Run, moved: Moved, fitted) -> dict[str, float]:
     """overlap_*: the share of slices that two traversals both reach in the plane, mean over pairs
-    of the three strongest active dimensions. From OUTER on, and where the heart is valid."""
-    found = dict.fromkeys((f"overlap_{cut:g}" for cut in OUTER), np.nan)
-    traversals, top = _strongest(run, 3)
-    if len(top) < 2:
-        return found
+    of the three strongest active dimensions. From OUTER on, and where the heart is valid. fitted:
+    UMAP of the training slices."""
+    active = set(run.results["kl_order"][:run.results["active_dimensions"]])
+    top = [d for d in moved.ranking["dimension"] if d in active][:3]
+    landed = {d: fitted.transform(encoding.encode(run.model, moved.traversals[d]).mu) for d in top}
     position = np.abs(np.linspace(-dimensions.LIMIT, dimensions.LIMIT, dimensions.STEPS))
-    valid = dimensions.valid_steps(traversals[top])
-    landed = [fitted.transform(encoding.encode(run.model, traversals[d]).mu) for d in top]
+    found = {}
     for cut in OUTER:
-        outer = [points[counts & (position >= cut)] for points, counts in zip(landed, valid)]
+        outer = [landed[d][moved.valid[d] & (position >= cut)] for d in top]
         shares = [projections.overlap(a, b, fitted.embedding_)
                   for a, b in combinations(outer, 2) if len(a) and len(b)]
-        found[f"overlap_{cut:g}"] = float(np.mean(shares)) if shares else np.nan
+        found[f"overlap_{cut:g}"] = np.mean(shares) if shares else np.nan
     return found
 
 
-def _strongest(run: Run, count: int) -> tuple[np.ndarray, list[int]]:
-    """All traversals (Z, steps, S, S), and the most influential of the active dimensions."""
-    traversals = dimensions.traverse_all(run.model)
-    origin = encoding.decode(run.model, np.zeros((1, run.model.latent_dim)))[0]
-    ranked = dimensions.influence(traversals, origin)["dimension"]
-    active = set(run.results["kl_order"][:run.results["active_dimensions"]])
-    return traversals, [d for d in ranked if d in active][:count]
-
-
-def of_dimensions(run: Run, maps: np.ndarray) -> dict[str, float]:
+def of_dimensions(run: Run, moved: Moved, maps: np.ndarray) -> dict[str, float]:
     """How many dimensions matter, whether they are those of the report, and how far the one that
-    changes the RV goes; effects are measured where hearts are valid."""
-    traversals, _ = _strongest(run, 3)
-    origin = encoding.decode(run.model, np.zeros((1, run.model.latent_dim)))[0]
-    valid = dimensions.valid_steps(traversals)
-    ranking = dimensions.influence(traversals, origin)
-    departure = 1 - ranking["mean_dice"]
-    found = {"active": float(run.results["active_dimensions"]),
+    changes the RV goes; maps: training slices. Effects are measured where hearts are valid."""
+    departure = 1 - moved.ranking["mean_dice"]
+    effect = dimensions.effects(moved.traversals, shape_metrics.describe(maps), moved.valid)
+    found = {"active": run.results["active_dimensions"],
              "top_three": _ratio(departure[:3].sum(), departure.sum())}
-    effect = dimensions.effects(traversals, shape_metrics.describe(maps), valid)
-    found |= named(effect, ranking["dimension"].tolist())
+    found |= named(effect, moved.ranking["dimension"].tolist())
     with_rv = maps[(maps == Label.RV).any(axis=(1, 2))]
-    if len(with_rv):
-        rv = int(dimensions.report_effects(effect).set_index("report").at["shape of RV",
-                                                                          "dimension"])
-        area = shape_metrics.areas(traversals[rv])[:, 0]
-        path = traversals[rv][valid[rv]]
-        own = shape_metrics.dice_per_class(encoding.reconstruct(run.model, with_rv), with_rv)[:, 0]
-        met = dimensions.best_overlap(path, with_rv, Label.RV)
-        found |= {"reach": float((met >= MET).mean()), "reach_all": float((own >= MET).mean()),
-                  "without_rv": float((area == 0).mean()), "jump": dimensions.harshness(area)}
-    return found
+    if not len(with_rv):
+        return found
+    by_effect = dimensions.report_effects(effect).set_index("report")["dimension"]
+    rv = by_effect["shape of RV"]
+    area = shape_metrics.areas(moved.traversals[rv])[:, 0]
+    met = dimensions.best_overlap(moved.traversals[rv][moved.valid[rv]], with_rv, Label.RV)
+    own = shape_metrics.dice_per_class(encoding.reconstruct(run.model, with_rv), with_rv)[:, 0]
+    return found | {"reach": (met >= MET).mean(), "reach_all": (own >= MET).mean(),
+                    "without_rv": (area == 0).mean(), "jump": dimensions.harshness(area)}
 
 
 def named(effect: pd.DataFrame, ranked: list[int]) -> dict[str, float]:
@@ -256,28 +256,29 @@ def named(effect: pd.DataFrame, ranked: list[int]) -> dict[str, float]:
     three main effects. further_effects: how many of its four others are strongest beyond these.
     """
     strongest = dimensions.report_effects(effect)["dimension"].tolist()
-    return {"main_effects": float(len(set(strongest[:3]) & set(ranked[:3]))),
-            "further_effects": float(sum(d not in ranked[:3] for d in strongest[3:]))}
+    return {"main_effects": len(set(strongest[:3]) & set(ranked[:3])),
+            "further_effects": sum(d not in ranked[:3] for d in strongest[3:])}
 
 
 def optimisation(runs: Mapping[str, Run], test: np.ndarray) -> dict[str, float]:
     """How much lower, in %, a schedule of beta leaves the loss of test slices (N, S, S); KL (nats)
     with L2 inside and beside Adam; active dimensions where KL is not divided."""
     beta = runs["report"].config["beta"]
-    plain = test_loss(runs["report"], test, beta)
-    found = {f"gain_{name}": 100 * (1 - test_loss(runs[name], test, beta) / plain)
+    plain = loss_at(runs["report"], test, beta)
+    found = {f"gain_{name}": 100 * (1 - loss_at(runs[name], test, beta) / plain)
              for name in ("linear", "late-exponential")}
     return found | {"kl_inside": runs["coupled"].results["test_kl"],
                     "kl_beside": runs["report"].results["test_kl"],
-                    "active_undivided": float(runs["undivided"].results["active_dimensions"])}
+                    "active_undivided": runs["undivided"].results["active_dimensions"]}
 
 
 @torch.inference_mode()
-def test_loss(run: Run, maps: np.ndarray, beta: float) -> float:
+def loss_at(run: Run, maps: np.ndarray, beta: float) -> float:
     """Mean loss at this beta of label maps (N, S, S), rebuilt from mu."""
     device, total = next(run.model.parameters()).device, 0.0
-    for start in range(0, len(maps), 256):
-        target = one_hot(torch.from_numpy(maps[start:start + 256]).to(device))
+    step = encoding.batch_size(maps.shape[-1])
+    for start in range(0, len(maps), step):
+        target = one_hot(torch.from_numpy(maps[start:start + step]).to(device))
         mu, logvar = run.model.encode(target)
         terms = losses.loss_terms(run.model.decode(mu), target, mu, logvar)
         total += len(target) * terms.total(beta).item()

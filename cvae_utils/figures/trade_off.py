@@ -143,7 +143,9 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
                 ax.plot(row.dice, 100 * row.valid, "o", color=colours[label], markersize=7,
                         markerfacecolor="white" if row.prior == "standard" else colours[label])
             lowest = rows.loc[rows["valid"].idxmin()]
-            beside = "right" if published and panel == panels[-1] else "center"
+            rightmost = lowest["dice"] == points.loc[points["panel"] == panel, "dice"].max()
+            beside = ("right" if published and panel == panels[-1] else
+                      "left" if rightmost else "center")
             _name(ax, label, lowest["dice"], 100 * lowest["valid"], colours[label], beside)
         ax.axhline(100 * real[panel], color=GREY, linestyle="--", linewidth=1)
         ax.set(title=panel, xlabel="Dice of test slices", ylim=(0, 105))
@@ -215,7 +217,8 @@ def dice_against_latents(points: pd.DataFrame, published: Sequence[Mapping] = ()
     handles, names = axes[0].get_legend_handles_labels()
     if published:
         handles, names = [*handles, _handle("x", GREY, "")], [*names, "published"]
-    figure.legend(handles, names, loc="outside lower left", ncols=3, frameon=False, fontsize=7.5)
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False,
+                  fontsize=7.5)
     return figure
 
 

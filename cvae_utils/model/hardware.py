@@ -126,20 +126,21 @@ def fitting_batch(attempt, most: int) -> int:
         images = (images + 1) // 2
 
 
-def one_thread_is_enough(size: int, device: torch.device) -> bool:
-    """Whether pictures of so many pixels a side are trained on one thread there."""
-    return device.type == "cpu" and size <= SMALL
+def threads_for(size: int, device: torch.device) -> int:
+    """Threads on which pictures of so many pixels a side are trained there: one for small ones on a
+    CPU, else as many as torch has."""
+    return 1 if device.type == "cpu" and size <= SMALL else torch.get_num_threads()
 
 
 @contextlib.contextmanager
-def one_thread():
-    """Compute on one thread of the CPU for the length of the block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(count: int):
+    """Compute on so many threads of the CPU for the length of the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

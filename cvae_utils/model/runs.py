@@ -62,8 +62,9 @@ class Compute:
     notebook_launcher; inside torchrun or accelerate launch, leave it at 1. precision: "bf16",
     "fp16" or "no"; empty is the fastest that the device has. compiled: torch.compile.
     micro_batch: images that pass the model at a time, gradients being summed up to the profile's
-    batch; 0 is all of them, or as many as fit on a GPU. Raises ValueError for a value that makes no
-    sense.
+    batch; 0 is all of them, or as many as fit on a GPU. threads: of a CPU; 0 takes one for small
+    pictures, so that a run comes out the same alone and beside another, else all. Raises ValueError
+    for a value that makes no sense.
     """
 
     device: torch.device | None = None
@@ -71,10 +72,12 @@ class Compute:
     precision: str = ""
     compiled: bool = False
     micro_batch: int = 0
+    threads: int = 0
 
     def __post_init__(self):
         whole("processes", self.processes)
-        whole("micro_batch", self.micro_batch, least=0)
+        for name in ("micro_batch", "threads"):
+            whole(name, getattr(self, name), least=0)
         if self.precision != "":
             hardware.check_precision(self.precision, self.device or hardware.best_device())
 
@@ -149,7 +152,8 @@ def _train(config: RunConfig, slices: Slices, split: dict[str, np.ndarray], runs
     report = Reporter(place(config, runs, PROGRESS) if accelerator.is_main_process else None,
                       title, config.profile.epochs)
     try:
-        with hardware.freed_memory_is_reused():
+        threads = compute.threads or hardware.threads_for(config.profile.size, accelerator.device)
+        with hardware.freed_memory_is_reused(), hardware.threads(threads):
             found = fit(config, slices, split, accelerator, state, compute.micro_batch, report)
         if accelerator.is_main_process:
             kept(runs, config.title, config.key, lambda folder: save_run(folder, config, *found))

@@ -42,9 +42,9 @@ STEPS = pd.DataFrame({"gradient_BACKGROUND": [3.0] * 4, **{
     f"{kind}{name}": [1.0 if kind == "gradient_" else 0.5] * 4
     for name in STRUCTURE_NAMES for kind in ("", "area_", "gradient_")}})
 POINTS = pd.DataFrame(
-    [("A", "beta 1", "standard", 1.0, 0.9, 0.2), ("A", "beta 1", "mixture", 0.8, 0.9, 1),
-     ("B", "here", "standard", 1.0, 0.8, 0.5)],
-    columns=["panel", "label", "prior", "temperature", "dice", "valid"]).assign(dice_sd=0.01)
+    [("A", "beta 1", "standard", 0.9, 0.2), ("A", "beta 1", "mixture", 0.9, 1),
+     ("B", "here", "standard", 0.8, 0.5)],
+    columns=["panel", "label", "prior", "dice", "valid"])
 PUBLISHED = [{"title": "another model", "latents": 5000, "dice": (0.95, 0.96),
               "valid": (0.86, 0.97)}]
 LATENTS = pd.DataFrame([("A", "PCA", 8, 0.8), ("A", "PCA", 32, 0.9), ("B", "here", 32, 0.95)],
