@@ -75,11 +75,14 @@ def fit_tsne(mu: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     _expect_slices(mu, FEWEST_TSNE, "t-SNE with three components")
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30, (len(mu) - 1) / 3)
     start = "pca" if mu.shape[1] >= 3 else "random"
-    return TSNE(n_components=3, perplexity=perplexity, init=start, random_state=seed,
-                n_jobs=1).fit_transform(mu)
+    # Threads add up their sums in another order, and then the random state does not decide.
+    with threadpool_limits(1):
+        return TSNE(n_components=3, perplexity=perplexity, init=start, random_state=seed,
+                    n_jobs=1).fit_transform(mu)
 
 
 class Vote(NamedTuple):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -157,6 +158,14 @@ def test_tsne_has_three_components_and_is_reproducible(slices, dimensions):
     found = projections.fit_tsne(mu)
     assert found.shape == (slices, 3) and np.isfinite(found).all()
     assert (found == projections.fit_tsne(mu)).all()
+
+
+def test_tsne_is_the_same_on_any_number_of_threads():
+    mu = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    with threadpool_limits(1):
+        alone = projections.fit_tsne(mu)
+    with threadpool_limits(2):
+        assert (projections.fit_tsne(mu) == alone).all()
 
 
 def test_too_few_slices_for_a_projection_are_named():
