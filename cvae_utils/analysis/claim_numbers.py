@@ -22,7 +22,7 @@ from cvae_utils.analysis.run_results import key_for
 from cvae_utils.cache import kept_at, kept_json
 from cvae_utils.data.slices import Slices
 from cvae_utils.labels import STRUCTURE_NAMES, Label
-from cvae_utils.model import encoding, losses
+from cvae_utils.model import encoding, hardware, losses
 from cvae_utils.model.encoding import Posterior
 from cvae_utils.model.network import one_hot
 from cvae_utils.model.runs import Run
@@ -54,8 +54,11 @@ def measured(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarra
     "slice" (split by slice), "linear" and "late-exponential" (schedules of beta), "coupled" (L2
     inside Adam), "undivided" (KL without a divisor). split: of the patients, rows of `slices`.
     """
-    return kept_json(runs["report"].folder, "claims", _key(runs, slices, split, seed),
-                     lambda: _measure(runs, slices, split, seed))
+    # On one thread, here as in the processes of measured_together: with more, sums are rounded in
+    # another way.
+    with hardware.threads(1):
+        return kept_json(runs["report"].folder, "claims", _key(runs, slices, split, seed),
+                         lambda: _measure(runs, slices, split, seed))
 
 
 def _key(runs: Mapping[str, Run], slices: Slices, split: dict[str, np.ndarray], seed: int) -> str:
