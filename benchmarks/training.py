@@ -9,12 +9,13 @@ Each way is a process of its own that trains so many optimiser steps when it is 
 otherwise, so that all ways take turns on a machine that they have to themselves; medians over the
 rounds are given, the first round warms up. "here" is training.fit itself, in one epoch that is
 long enough for all rounds; a hook after each optimiser step counts them. In the same turns a large
-product and convolution are timed: what the machine can do at most. Written to
-benchmarks/mine, of a GPU in sections of their own.
+product and convolution are timed: what the machine can do at most. All compute with CVAE_FAST=1
+(see model.hardware). Written to benchmarks/mine, of a GPU in sections of their own.
 """
 
 import contextlib
 import multiprocessing
+import os
 import re
 import resource
 import sys
@@ -34,6 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ["CVAE_FAST"] = "1"  # what this processor can do, in the processes started here, too
 import plain_loop
 import results
 from training_memory import status_mb

@@ -19,8 +19,8 @@ LOW_BETA, HIGH_BETA = 1.0, 1000.0
 REPORT_BETA = 1000.0
 #: The profile whose ACDC results are those of figures/ and of the committed notebooks.
 PUBLISHED = "quick"
-#: The betas that the notebooks beyond the report train with several seeds, and that of `sharp`.
-REPEATED_BETAS, SHARP_BETA = (1.0, 10.0, 100.0, 1000.0), 60.0
+#: The beta of `sharp`.
+SHARP_BETA = 60.0
 
 
 def whole(name: str, value, least: int = 1, most: int = 2**31 - 1) -> int:

@@ -274,10 +274,10 @@ def _how_it_was_measured(found: dict) -> str:
         f"{value:.0f} GFLOP/s in {name}" for name, value in
         sorted(found["peak_gflops"][kind].items(), key=lambda item: item[1]))
         for kind in ("product", "convolution"))
-    return (f"{found['machine']}, threads: {found['threads']}; data: {last['data']}; medians of "
-            f"{last['rounds']} rounds in turns. A product of matrices of {found['matrix']} x "
-            f"{found['matrix']} reaches {product}; a 5 x 5 convolution of {found['convolution']} "
-            f"channels, {convolution}. The plain loop computes in "
+    return (f"{found['machine']}, threads: {found['threads']}, CVAE_FAST=1; "
+            f"data: {last['data']}; medians of {last['rounds']} rounds in turns. A product of "
+            f"matrices of {found['matrix']} x {found['matrix']} reaches {product}; a 5 x 5 "
+            f"convolution of {found['convolution']} channels, {convolution}. The plain loop computes in "
             f"{plain['precision']}, training here in {here['precision']}. An image of {side} takes "
             f"{last['gflop_an_image']:.1f} GFLOP, forward and backward. To encode and decode one "
             f"of {side} takes {here['reconstruct_ms']:.1f} ms here and "

@@ -59,6 +59,7 @@ class Judge:
         self.slices, self.split, self.seed = slices, split, seed
         self.samples = max(samples, *map(len, split.values()))
         self._key = key_for(slices, split, self.samples, seed, code=[Judge])
+        self._linear_priors = {}  # of principal components, by their standard deviations
 
     def part(self, name: str) -> np.ndarray:
         """Aligned label maps of "train", "validation" or "test", (N, S, S)."""
@@ -138,9 +139,12 @@ class Judge:
         for name, maps in (("validation", self.part("validation")), ("test", self.part("test")),
                            ("unrotated", self.slices.unrotated[self.split["test"]])):
             dice |= rebuilt_results(name, judged(basis.decode(basis.encode(maps)), maps))
-        scores = [basis.encode(self.part(part)) for part in ("train", "validation")]
-        bare = [Posterior(z, np.full_like(z, -np.inf)) for z in scores]  # without noise
-        priors = [latent_priors.fit(kind, *bare, self.seed) for kind in latent_priors.FITTED]
+        priors = self._linear_priors.get(basis.sd.tobytes())
+        if priors is None:  # once for all temperatures
+            scores = [basis.encode(self.part(part)) for part in ("train", "validation")]
+            bare = [Posterior(z, np.full_like(z, -np.inf)) for z in scores]  # without noise
+            priors = [latent_priors.fit(kind, *bare, self.seed) for kind in latent_priors.FITTED]
+            self._linear_priors[basis.sd.tobytes()] = priors
         return [{"prior": prior.kind, "temperature": temperature, **dice, **self.drawn(
             basis.decode(prior.sample(self.samples, self.seed, temperature)))}
                 for prior in priors]

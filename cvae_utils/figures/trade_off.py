@@ -97,9 +97,10 @@ def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label
             ax.vlines(table.index, low, high, color=colour, linewidth=3, alpha=0.3)
     several = counts[counts >= FEWEST_SEEDS]
     if len(several):
-        where = ", ".join(f"{beta:g}" for beta in several.index)
-        ax.set_title(rf"band at $\beta$ = {where}: {several.min()} seeds, mean $\pm$ SD",
-                     fontsize=8, color=GREY)
+        some = "" if len(several) == len(table) else (
+            rf" at $\beta$ = {', '.join(f'{beta:g}' for beta in several.index)}")
+        count = " to ".join(f"{n}" for n in sorted({several.min(), several.max()}))
+        ax.set_title(rf"band{some}: mean $\pm$ SD of {count} seeds", fontsize=8, color=GREY)
     ax.set(xscale="log", xlabel=r"$\beta$ (weight of the KL term)", ylabel=label)
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)

@@ -30,6 +30,13 @@ LAUNCHED = {"TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_A
 #: each other; benchmarks/sweep.py compares the ways.
 SMALL = 64
 
+#: Wider vectors round sums otherwise, and a training amplifies that until the third digit of a Dice
+#: differs. So torch and its libraries compute on every x86 processor as they do on one with AVX2,
+#: unless CVAE_FAST is set. They look at these variables at their first computation.
+AS_EVERYWHERE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+if torch.cpu._is_avx2_supported() and not os.environ.get("CVAE_FAST"):
+    os.environ.update(AS_EVERYWHERE)
+
 # glibc's numbers for mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -47,13 +54,13 @@ def mixed_precision(device: torch.device) -> str:
     """The precision in which the model computes there, by accelerate's name: bf16, fp16 or no.
 
     bf16 where the hardware has it: CUDA from compute capability 8.0 on, CPUs with AVX512-bf16 or
-    AMX. Older CUDA devices have fast float16 alone, which needs a loss scaler. Elsewhere half
-    precision is emulated and slower than float32.
+    AMX, if they do not compute AS_EVERYWHERE. Older CUDA devices have fast float16 alone, which
+    needs a loss scaler. Elsewhere half precision is emulated and slower than float32.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported()
-                                 or torch.cpu._is_amx_tile_supported()):
+    if (device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+            and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())):
         return "bf16"
     return "no"
 

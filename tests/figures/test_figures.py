@@ -183,12 +183,15 @@ def test_bars_are_20_mm_and_ranges_lie_at_their_values():
 
 
 def test_bands_need_three_seeds():
-    def bands(count):
-        seeds = pd.concat([BY_BETA.reset_index(names="beta")] * count)
-        figure = trade_off.samples_by_beta(by_beta(MAPS), BY_BETA, seeds)
-        return figure.axes[1].get_title()
+    def band(*seeds):
+        runs = pd.concat([table.reset_index(names="beta") for table in seeds])
+        return trade_off.samples_by_beta(by_beta(MAPS), BY_BETA, runs).axes[1].get_title()
 
-    assert bands(2) == "" and "= 1, 1000: 3 seeds" in bands(3)
+    assert band(BY_BETA, BY_BETA) == ""
+    assert band(*[BY_BETA] * 3).startswith("band: mean") and "of 3 seeds" in band(*[BY_BETA] * 3)
+    some = band(*[BY_BETA] * 3, BY_BETA.iloc[:1], BY_BETA.iloc[:1])
+    assert "of 3 to 5 seeds" in some
+    assert f"= {BY_BETA.index[0]:g}: " in band(*[BY_BETA.iloc[:1]] * 3)
 
 
 def test_planes_colour_only_the_slices_that_are_alike():

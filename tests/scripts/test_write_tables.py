@@ -171,12 +171,12 @@ def test_training_table_has_a_row_for_each_way_and_says_what_was_measured():
         "| 128 x 128, 48, 16 | plain loop | 100.0 | 1.0 | 21 | 10 % | 5 % | 1234 MB |",
         "| 128 x 128, 48, 16 | here | 12.6 | 2.5 | 90 | 45 % | 23 % | 800 MB |"]
     assert text == (
-        "a machine, threads: 2; data: A; medians of 7 rounds in turns. A product of matrices of "
-        "3072 x 3072 reaches 101 GFLOP/s in float32 and 200 GFLOP/s in bfloat16; a 5 x 5 "
-        "convolution of 192 channels, 120 GFLOP/s in float32 and 250 GFLOP/s in bfloat16. The "
-        "plain loop computes in float32, training here in bfloat16. An image of 128 x 128 takes "
-        "7.1 GFLOP, forward and backward. To encode and decode one of 128 x 128 takes 15.1 ms here "
-        "and 30.0 the plain way, to decode it 10.0 and 20.0.")
+        "a machine, threads: 2, CVAE_FAST=1; data: A; medians of 7 rounds in turns. A product "
+        "of matrices of 3072 x 3072 reaches 101 GFLOP/s in float32 and 200 GFLOP/s in "
+        "bfloat16; a 5 x 5 convolution of 192 channels, 120 GFLOP/s in float32 and 250 GFLOP/s "
+        "in bfloat16. The plain loop computes in float32, training here in bfloat16. An image "
+        "of 128 x 128 takes 7.1 GFLOP, forward and backward. To encode and decode one of 128 x "
+        "128 takes 15.1 ms here and 30.0 the plain way, to decode it 10.0 and 20.0.")
     assert sorted(benchmark_tables(OTHER)) == ["latency", "network", "preprocess", "sweep"]
 
 
