@@ -277,10 +277,10 @@ def _how_it_was_measured(found: dict) -> str:
     return (f"{found['machine']}, threads: {found['threads']}, CVAE_FAST=1; "
             f"data: {last['data']}; medians of {last['rounds']} rounds in turns. A product of "
             f"matrices of {found['matrix']} x {found['matrix']} reaches {product}; a 5 x 5 "
-            f"convolution of {found['convolution']} channels, {convolution}. The plain loop computes in "
-            f"{plain['precision']}, training here in {here['precision']}. An image of {side} takes "
-            f"{last['gflop_an_image']:.1f} GFLOP, forward and backward. To encode and decode one "
-            f"of {side} takes {here['reconstruct_ms']:.1f} ms here and "
+            f"convolution of {found['convolution']} channels, {convolution}. The plain loop "
+            f"computes in {plain['precision']}, training here in {here['precision']}. An image of "
+            f"{side} takes {last['gflop_an_image']:.1f} GFLOP, forward and backward. To encode and "
+            f"decode one of {side} takes {here['reconstruct_ms']:.1f} ms here and "
             f"{plain['reconstruct_ms']:.1f} the plain way, to decode it {here['decode_ms']:.1f} "
             f"and {plain['decode_ms']:.1f}.")
 

@@ -106,6 +106,10 @@ def test_principal_components_of_every_seed_are_measured_once(slices, tmp_path, 
     for seed in (0, 1):
         found[seed] = judges[seed].linear_rows("PCA", bases[seed], tmp_path)
     assert found[0][0]["test_dice"] != found[1][0]["test_dice"]
+    with monkeypatch.context() as patch:  # a density is fitted once for all temperatures
+        patch.setattr(latent_priors, "fit", None)
+        cooler = judges[0].linear_rows("PCA", bases[0], tmp_path, 0.5)
+        assert cooler[0]["temperature"] == 0.5 != found[0][0]["temperature"]
     monkeypatch.setattr(Pca, "decode", None)
     for seed in (0, 1):
         again = judges[seed].linear_rows("another name", bases[seed], tmp_path)
