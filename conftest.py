@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cvae_utils  # noqa: F401  sets how numbers are rounded, before NumPy is imported
+
 sys.path.insert(0, str(Path(__file__).resolve().parent / "notebooks"))
 import golden
 

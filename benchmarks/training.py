@@ -10,7 +10,7 @@ otherwise, so that all ways take turns on a machine that they have to themselves
 rounds are given, the first round warms up. "here" is training.fit itself, in one epoch that is
 long enough for all rounds; a hook after each optimiser step counts them. In the same turns a large
 product and convolution are timed: what the machine can do at most. All compute with CVAE_FAST=1
-(see model.hardware). Written to benchmarks/mine, of a GPU in sections of their own.
+(see rounding). Written to benchmarks/mine, of a GPU in sections of their own.
 """
 
 import contextlib

@@ -2,6 +2,7 @@
 
 Each line may use what stands above it, and no other room:
 
+    rounding       every x86 processor comes to the same numbers
     files          where things lie; files and folders that appear only when complete
     cache          what is made once and kept, under a key that notices edits
     labels         the four classes of a label map, groups, what values in files mean
@@ -19,4 +20,8 @@ Each line may use what stands above it, and no other room:
     colab          installs what Google Colab lacks
 """
 
+from cvae_utils.rounding import as_everywhere
+
 __version__ = "0.1.0"
+
+as_everywhere()

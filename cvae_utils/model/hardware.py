@@ -30,13 +30,6 @@ LAUNCHED = {"TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_A
 #: each other; benchmarks/sweep.py compares the ways.
 SMALL = 64
 
-#: Wider vectors round sums otherwise, and a training amplifies that until the third digit of a Dice
-#: differs. So torch and its libraries compute on every x86 processor as they do on one with AVX2,
-#: unless CVAE_FAST is set. They look at these variables at their first computation.
-AS_EVERYWHERE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
-if torch.cpu._is_avx2_supported() and not os.environ.get("CVAE_FAST"):
-    os.environ.update(AS_EVERYWHERE)
-
 # glibc's numbers for mallopt, from malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -54,7 +47,7 @@ def mixed_precision(device: torch.device) -> str:
     """The precision in which the model computes there, by accelerate's name: bf16, fp16 or no.
 
     bf16 where the hardware has it: CUDA from compute capability 8.0 on, CPUs with AVX512-bf16 or
-    AMX, if they do not compute AS_EVERYWHERE. Older CUDA devices have fast float16 alone, which
+    AMX, with CVAE_FAST (see rounding). Older CUDA devices have fast float16 alone, which
     needs a loss scaler. Elsewhere half precision is emulated and slower than float32.
     """
     if device.type == "cuda":

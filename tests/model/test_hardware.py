@@ -1,9 +1,7 @@
 """What a machine can do; the machines are mostly made up."""
 
 import ctypes
-import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -11,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from cvae_utils.files import REPOSITORY
 from cvae_utils.model import device_check, hardware
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
@@ -42,29 +39,6 @@ def test_cpu_has_bfloat16_where_its_instructions_do_and_are_used(monkeypatch, ve
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert hardware.mixed_precision(CPU) == expected
     assert hardware.mixed_precision(MPS) == "no"
-
-
-CONVOLVE = """
-import torch
-from cvae_utils.model import hardware
-torch.nn.Conv2d(8, 8, 3)(torch.ones(2, 8, 16, 16))
-print(torch.backends.cpu.get_cpu_capability())
-"""
-
-
-@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="no processor with AVX2")
-def test_every_x86_cpu_computes_on_vectors_of_one_width_unless_it_is_to_be_fast():
-    def computed_on(**settings):
-        """The last line printed, and oneDNN's own word on what it uses."""
-        others = {name: value for name, value in os.environ.items()
-                  if name not in hardware.AS_EVERYWHERE}
-        printed = subprocess.run(
-            [sys.executable, "-c", CONVOLVE], env=others | settings | {"ONEDNN_VERBOSE": "1"},
-            cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-        return printed.splitlines()[-1], "isa:Intel AVX2\n" in printed
-
-    assert computed_on() == ("AVX2", True)
-    assert computed_on(CVAE_FAST="1", ATEN_CPU_CAPABILITY="default")[0] == "DEFAULT"
 
 
 def test_accelerator_is_this_process_alone_in_the_precision_asked_for_again_and_again():
