@@ -73,14 +73,16 @@ def _notebooks_table(run: dict) -> str:
             rows[-1].append(f"{minutes[path.stem]:.0f}" if path.stem in minutes else "")
     if not minutes:
         return markdown_table(["notebook", "its question"], rows)
+    data = run["data"].removeprefix("Data: ").split(";")[0]
     return (markdown_table(["notebook", "its question", "minutes"], rows)
-            + f"\n\nFrom nothing, with {run['data'].removeprefix('Data: ')}, on {run['machine']}.")
+            + f"\n\nFrom nothing, with {data}, on {run['machine']}.")
 
 
 def _first_table(found: dict) -> str:
     """Of notebook 02, in short: the report's numbers, and ours with either split."""
     shown = {"slices with LV": "slices", "Dice, mean over slices": "Dice",
              "Dice, not rotated, mean over slices": "Dice, not rotated",
+             "active dimensions": "numbers in use",
              "valid samples from N(0, I)": "valid new hearts",
              "valid real test slices": "valid real slices"}
     rows = [[shown[row["quantity"]], row["report"], row["by slice"], row["by patient"]]

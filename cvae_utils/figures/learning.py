@@ -31,7 +31,7 @@ def training_history(history: pd.DataFrame, best_epoch: int, planned: int) -> Fi
     for ax in (left, right):
         ax.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.2,
                    label=f"epoch {best_epoch} of {len(history)} is kept: {stopped}")
-        ax.legend(frameon=False, loc="best" if ax is left else "lower right")
+        ax.legend(facecolor="white", edgecolor="none", loc="best" if ax is left else "lower right")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         sns.despine(ax=ax)
@@ -62,7 +62,7 @@ def beta_schedules(curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     right.set_yticks(range(gain.shape[1]), gain.columns)
     widest = 1.2 * max(1.0, gain.abs().max(axis=None))
     right.set(xlim=(-widest, widest), ylim=(gain.shape[1] - 0.5, -0.5),
-              xlabel="test loss below that without a schedule, %",
+              xlabel="gain: test loss lower than without a schedule, %",
               title="what they bring (circles: seeds; bar: mean)")
     for ax in (left, right):
         sns.despine(ax=ax)

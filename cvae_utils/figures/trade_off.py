@@ -150,7 +150,7 @@ def reconstruction_against_validity(points: pd.DataFrame, real: Mapping[str, flo
             _name(ax, label, lowest["dice"], 100 * lowest["valid"], colours[label], beside)
         ax.axhline(100 * real[panel], color=GREY, linestyle="--", linewidth=1)
         ax.set(title=panel, xlabel="Dice of test slices", ylim=(0, 105))
-        ax.margins(x=0.3)
+        ax.margins(x=0.4)
         sns.despine(ax=ax)
     for row in published:
         x, y = np.array(row["dice"]), 100 * np.array(row["valid"])
