@@ -70,7 +70,7 @@ def _notebooks_table(run: dict) -> str:
         question = re.search(r"\*\*Question\.\*\* (.*)", head)[1]
         rows.append([f"[{path.stem}](notebooks/{path.name})", question])
         if minutes:
-            rows[-1].append(f"{minutes[path.stem]:.0f}" if path.stem in minutes else "")
+            rows[-1].append(f"{max(1, round(minutes[path.stem]))}" if path.stem in minutes else "")
     if not minutes:
         return markdown_table(["notebook", "its question"], rows)
     data = run["data"].removeprefix("Data: ").split(";")[0]
