@@ -2,7 +2,7 @@
 
 Each line may use what stands above it, and no other room:
 
-    rounding       every x86 processor comes to the same numbers
+    rounding       processors with and without AVX512 come to the same numbers
     files          where things lie; files and folders that appear only when complete
     cache          what is made once and kept, under a key that notices edits
     labels         the four classes of a label map, groups, what values in files mean

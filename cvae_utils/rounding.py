@@ -1,4 +1,4 @@
-"""Every x86 processor rounds alike, so that a run comes to the numbers of the tables."""
+"""Processors with and without AVX512 round alike: a run comes to the numbers of the tables."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,14 @@ ON_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBW
 
 
 def as_everywhere() -> None:
-    """Set ON_AVX2 for this process and those that it starts, unless CVAE_FAST is set.
+    """Set ON_AVX2 for this process and those that it starts, or, with CVAE_FAST=1, take it back.
 
     To be called before NumPy and torch are imported, which read it then. Linux on x86 alone.
     """
     about = Path("/proc/cpuinfo")
-    if not os.environ.get("CVAE_FAST") and about.is_file() and (
-            "avx2" in about.read_text().split()):
+    if os.environ.get("CVAE_FAST", "") not in ("", "0"):
+        for name, value in ON_AVX2.items():  # of a process that has started this one
+            if os.environ.get(name) == value:
+                del os.environ[name]
+    elif about.is_file() and "avx2" in about.read_text().split():
         os.environ.update(ON_AVX2)

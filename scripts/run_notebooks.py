@@ -230,9 +230,10 @@ def main(arguments: list[str] | None = None) -> None:
     folder = NOTEBOOKS if study.figure_folder == published else study.figure_folder
     runs = study.data_folder / "runs"
     # Only the time from nothing says what a newcomer has to wait for; notebooks beyond the report
-    # find its runs there, and have none of their own, on the official split.
-    known = runs.glob("*official*" if asked.beyond else "*")
-    timed = not asked.names and not any(known)
+    # find its runs there, of seed 0, and none of the further seeds that they train.
+    known = [path.name for path in runs.glob("*-seed*")]
+    timed = not asked.names and (not known if not asked.beyond else
+                                 bool(known) and all("-seed0" in name for name in known))
     minutes = run(paths, folder, runs)
     total = sum(minutes.values())
     print(f"{len(paths)} notebooks in {total:.1f} minutes: {folder}, figures in "
@@ -240,7 +241,9 @@ def main(arguments: list[str] | None = None) -> None:
     if timed:
         recorded = study.figure_folder / results_file.FILE_NAME
         before = files.read_json(recorded).get("run", {}) if recorded.is_file() else {}
-        study.record(notebooks=before.get("notebooks", {}) | minutes, machine=files.machine())
+        same = before.get("machine") == files.machine()
+        study.record(notebooks=(before.get("notebooks", {}) if same else {}) | minutes,
+                     machine=files.machine())
     if study.figure_folder in (published, published / "report") and not asked.names:
         write_tables.fill_in(write_tables.DOCUMENTS, write_tables.published_tables(published))
 

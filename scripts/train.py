@@ -13,10 +13,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cvae_utils import profiles  # before accelerate, which imports NumPy: see rounding
+
+# isort: split
 import accelerate
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from cvae_utils import profiles
 from cvae_utils.analysis import run_results
 from cvae_utils.data import sources, splits
 from cvae_utils.data.slices import load_or_align

@@ -155,8 +155,8 @@ DIMENSIONS = (
     Claim("the dimension for RV shape is too harsh",
           "from -3 to 3 the RV vanishes on a quarter of the way, or its area jumps by more than "
           "three times the mean step",
-          {"harsh": lambda found: None if pd.isna(found["without_rv"]) else bool(
-              found["without_rv"] > 0.25 or found["jump"] > 3)},
+          {"harsh": lambda found: None if pd.isna([found["without_rv"], found["jump"]]).any() else
+              bool(found["without_rv"] > 0.25 or found["jump"] > 3)},
           {"without_rv": "vanished {:.2f}", "jump": "jump {:.1f}"}),
 )
 TRAINING = (
@@ -224,5 +224,5 @@ def table(seeds: Sequence[Numbers], claims: Sequence[Claim] = CLAIMS) -> pd.Data
 def _in_words(name: str, words: str, seeds: Sequence[Numbers]) -> str:
     """One number of all seeds, as in "RV 12, 14, 13 mm"."""
     before, form, after = re.fullmatch(r"(.*?)(\{.*?\})(.*)", words).groups()
-    return before + ", ".join(form.format(found[name]) if name in found else "-"
+    return before + ", ".join("-" if pd.isna(found.get(name)) else form.format(found[name])
                               for found in seeds) + after

@@ -90,8 +90,8 @@ def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label
                 linewidth=2 if colour == "black" else 1.3, markersize=5, label=name)
         if seeds is not None and len(seeds):
             found = scale * seeds.groupby("beta")[column].agg(["mean", "std"])
-            counts = seeds.groupby("beta")[column].count()
-            found = found[counts >= FEWEST_SEEDS].reindex(table.index)
+            counts = seeds.groupby("beta").size().reindex(table.index, fill_value=0)
+            found = found.reindex(table.index)[counts >= FEWEST_SEEDS].reindex(table.index)
             low, high = found["mean"] - found["std"], found["mean"] + found["std"]
             ax.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)
             ax.vlines(table.index, low, high, color=colour, linewidth=3, alpha=0.3)

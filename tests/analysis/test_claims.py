@@ -6,6 +6,7 @@ import pytest
 
 from cvae_utils.analysis import claims
 from cvae_utils.analysis.claims import CLAIMS, DEPENDS, FAILS, HOLDS, PARTLY, UNKNOWN, verdict
+from cvae_utils.files import REPOSITORY, read_json
 
 BY_WORDS = {claim.claim: claim for claim in CLAIMS}
 PHASES = BY_WORDS["Dice rises in phases: LV, then MYO, then RV"]
@@ -57,3 +58,10 @@ def test_table_has_a_row_for_each_claim_and_every_value():
     found = claims.table(phases(*[["LV", "MYO", "RV"]] * 3), [PHASES])
     assert found["seed by seed"][0] == "LV 10, 10, 10; MYO 20, 20, 20; RV 30, 30, 30"
     assert found["verdict"].tolist() == [HOLDS] and len(claims.table([{}] * 3)) == len(CLAIMS)
+    unknown = [{"half_LV": np.nan}, {"half_LV": None}, {}]
+    assert claims.table(unknown, [PHASES])["seed by seed"][0].startswith("LV -, -, -;")
+
+
+def test_published_verdicts_follow_from_the_numbers_beside_them():
+    published = read_json(REPOSITORY / "figures" / "results.json")["07_does_it_hold"]
+    assert claims.table(published["numbers"]).to_dict("records") == published["claims"]

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,32 @@ def test_time_from_nothing_is_recorded_beside_the_executed_copies(books, tmp_pat
         results = tmp_path / "figures" / "results.json"
         assert (set(read_json(results)) if results.is_file() else None) == sections
     assert read_json(results)["run"]["notebooks"]["01_first"] > 0
+
+
+def test_only_time_from_nothing_counts_and_of_one_machine(tmp_path, monkeypatch):
+    for name, value in (("CVAE_OUT", str(tmp_path)), ("CVAE_PROFILE", "smoke"),
+                        ("CVAE_DATA", "phantom")):
+        monkeypatch.setenv(name, value)
+    took = {}
+    monkeypatch.setattr(run_notebooks, "run", lambda *_: dict(took))
+    runs, results = tmp_path / "data" / "runs", tmp_path / "figures" / "results.json"
+
+    def recorded(arguments, minutes):
+        took.clear()
+        took.update(minutes)
+        run_notebooks.main(arguments)
+        return read_json(results)["run"]["notebooks"] if results.is_file() else {}
+
+    assert recorded(["--beyond"], {"06": 9.0}) == {}  # it would train the runs of the report, too
+    assert recorded([], {"01": 1.0}) == {"01": 1.0}
+    (runs / "smoke-beta1-seed0-abc").mkdir(parents=True)
+    assert recorded([], {"01": 0.1}) == {"01": 1.0}
+    assert recorded(["--beyond"], {"06": 2.0}) == {"01": 1.0, "06": 2.0}
+    (runs / "smoke-beta1-seed1-abc").mkdir()
+    assert recorded(["--beyond"], {"06": 0.1}) == {"01": 1.0, "06": 2.0}
+    shutil.rmtree(runs)
+    monkeypatch.setattr(run_notebooks.files, "machine", lambda: "another")
+    assert recorded([], {"01": 3.0}) == {"01": 3.0}
 
 
 def test_setting_that_cannot_be_used_ends_in_its_words(monkeypatch):
