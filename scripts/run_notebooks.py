@@ -231,9 +231,8 @@ def main(arguments: list[str] | None = None) -> None:
     runs = study.data_folder / "runs"
     # Only the time from nothing says what a newcomer has to wait for; notebooks beyond the report
     # find its runs there, of seed 0, and none of the further seeds that they train.
-    known = [path.name for path in runs.glob("*-seed*")]
-    timed = not asked.names and (not known if not asked.beyond else
-                                 bool(known) and all("-seed0" in name for name in known))
+    report, further = (any(runs.glob(f"*-seed{seeds}*")) for seeds in ("0", "[1-9]"))
+    timed = not asked.names and not further and report == asked.beyond
     minutes = run(paths, folder, runs)
     total = sum(minutes.values())
     print(f"{len(paths)} notebooks in {total:.1f} minutes: {folder}, figures in "

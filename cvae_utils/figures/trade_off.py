@@ -81,25 +81,26 @@ def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label
     same columns with beta, a row for each run; where there are FEWEST_SEEDS or more, a band shows
     their mean +- standard deviation.
     """
-    markers, counts = iter("osD^"), pd.Series(dtype=int)
+    markers, counts = iter("osD^"), pd.Series(dtype=int)  # seeds of each beta that has a band
+    if seeds is not None and len(seeds):
+        counts = seeds["beta"].value_counts().reindex(table.index, fill_value=0)
+        counts = counts[counts >= FEWEST_SEEDS]
     for column, name in columns.items():
         if table[column].isna().all():
             continue
         colour = COLOURS[Label[name]] if name in STRUCTURE_NAMES else "black"
         ax.plot(table.index, scale * table[column], color=colour, marker=next(markers),
                 linewidth=2 if colour == "black" else 1.3, markersize=5, label=name)
-        if seeds is not None and len(seeds):
+        if len(counts):
             found = scale * seeds.groupby("beta")[column].agg(["mean", "std"])
-            counts = seeds.groupby("beta").size().reindex(table.index, fill_value=0)
-            found = found.reindex(table.index)[counts >= FEWEST_SEEDS].reindex(table.index)
+            found = found.reindex(counts.index).reindex(table.index)  # a gap where there is no band
             low, high = found["mean"] - found["std"], found["mean"] + found["std"]
             ax.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)
             ax.vlines(table.index, low, high, color=colour, linewidth=3, alpha=0.3)
-    several = counts[counts >= FEWEST_SEEDS]
-    if len(several):
-        some = "" if len(several) == len(table) else (
-            rf" at $\beta$ = {', '.join(f'{beta:g}' for beta in several.index)}")
-        count = " to ".join(f"{n}" for n in sorted({several.min(), several.max()}))
+    if len(counts):
+        some = "" if len(counts) == len(table) else (
+            rf" at $\beta$ = {', '.join(f'{beta:g}' for beta in counts.index)}")
+        count = " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()}))
         ax.set_title(rf"band{some}: mean $\pm$ SD of {count} seeds", fontsize=8, color=GREY)
     ax.set(xscale="log", xlabel=r"$\beta$ (weight of the KL term)", ylabel=label)
     ax.grid(alpha=0.3)
