@@ -23,5 +23,5 @@ Each line may use what stands above it, and no other room:
 from cvae_utils.rounding import as_everywhere
 
 __version__ = "0.1.0"
-
-as_everywhere()
+#: The variables that say how numbers are rounded, set before a module here imports NumPy.
+ROUNDING = as_everywhere()

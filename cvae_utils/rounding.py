@@ -11,10 +11,11 @@ ON_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBW
            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
 
 
-def as_everywhere() -> None:
+def as_everywhere() -> dict[str, str]:
     """Set ON_AVX2 for this process and those that it starts, or, with CVAE_FAST=1, take it back.
 
-    To be called before NumPy and torch are imported, which read it then. Linux on x86 alone.
+    Returns what it has set. To be called before NumPy and torch are imported, which read it then.
+    Linux on x86 alone.
     """
     about = Path("/proc/cpuinfo")
     if os.environ.get("CVAE_FAST", "") not in ("", "0"):
@@ -23,3 +24,5 @@ def as_everywhere() -> None:
                 del os.environ[name]
     elif about.is_file() and "avx2" in about.read_text().split():
         os.environ.update(ON_AVX2)
+        return ON_AVX2
+    return {}
