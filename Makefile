@@ -1,7 +1,8 @@
 # make run    virtual environment, packages, notebooks 01 to 05 from top to bottom, figures;
 #             make run NOTEBOOKS="01 02" for those whose names start so
 # make study  the same for the notebooks beyond the report, 06 and later
-# make test   the same set-up; unit tests, then the notebooks against their stored outputs
+# make test   the same set-up; unit tests, then the notebooks, on the phantom, against the
+#             text of their stored outputs
 # make lab    the same set-up; JupyterLab
 # make lint   ruff, and import-linter: who may import whom (pyproject.toml)
 PYTHON ?= python3

@@ -17,7 +17,7 @@ from cvae_utils.analysis.claims import VERDICTS
 from cvae_utils.analysis.comparisons import mean_sd
 from cvae_utils.analysis.published_protocol import PUBLISHED
 from cvae_utils.files import REPOSITORY, read_json, write_text
-from cvae_utils.profiles import PROFILES
+from cvae_utils.profiles import PROFILES, REPORT_BETA
 from cvae_utils.results_file import FILE_NAME
 
 #: The files that have tables.
@@ -28,8 +28,10 @@ WAYS = {"plain": "plain loop", "reused": "plain loop, freed memory reused", "her
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """A | within a cell, as in |z|, is escaped: it would end the cell."""
+    first, *lines = ("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
+                     for line in (header, *rows))
+    return "\n".join([first, "|" + "---|" * len(header), *lines])
 
 
 def published_tables(figures: Path) -> dict[str, str]:
@@ -75,7 +77,7 @@ def _notebooks_table(run: dict) -> str:
         return markdown_table(["notebook", "its question"], rows)
     data = run["data"].removeprefix("Data: ").split(";")[0]
     return (markdown_table(["notebook", "its question", "minutes"], rows)
-            + f"\n\nFrom nothing, with {data}, on {run['machine']}.")
+            + f"\n\nFrom nothing, in order, with {data}, on {run['machine']}.")
 
 
 def _first_table(found: dict) -> str:
@@ -88,7 +90,8 @@ def _first_table(found: dict) -> str:
     rows = [[shown[row["quantity"]], row["report"], row["by slice"], row["by patient"]]
             for row in found["report_table"] if row["quantity"] in shown]
     table = markdown_table(["", "report", "here, split by slice", "here, split by patient"], rows)
-    return f"{table}\n\n{found['data'].replace('split by patient', 'split')}."  # there are both
+    data = found["data"].replace("split by patient", "split")  # there are both
+    return f"{table}\n\n{data}; beta {REPORT_BETA:g}."
 
 
 def _over_seeds(rows: list[dict], by: str, columns: dict[str, str]) -> str:
@@ -169,7 +172,7 @@ def _beta_table(found: dict) -> str:
           f"{100 * r['valid_prior']:.1f} %", f"{r['spread_prior']:.2f}"]
          for r in study],
     ) + (f"\n\nReal test slices: {100 * study[0]['valid_real']:.1f} % valid, spread 1. "
-         f"{found['data']}")
+         f"{found['data']}.")
 
 
 def benchmark_tables(results: dict) -> dict[str, str]:
@@ -207,8 +210,8 @@ def _sweep_text(found: dict) -> str:
             f"start of the processes included; one after another on {found['threads']} threads, "
             f"{in_turn}: {found['ratio']:.2f} times as fast. Validation Dice of the same run "
             f"differs by at most {found['largest_dice_difference']:.4f} between the ways, which "
-            f"round differently. {found['machine']}; {found['data']} labels; each way "
-            f"measured {len(found['seconds']['side by side'])} times.")
+            f"round differently. {found['machine']}; {found['data']} labels; "
+            f"measurements of each way: {len(found['seconds']['side by side'])}.")
 
 
 def _latency_table(found: dict) -> str:

@@ -89,7 +89,8 @@ class Vote(NamedTuple):
     """How well the neighbours of a slice tell its class: see neighbour_accuracy.
 
     accuracy: balanced over the classes; error: its standard error; chance: the mean accuracy after
-    the labels were shuffled; p: the share of shuffles that do as well as the labels themselves.
+    the labels were shuffled; p: the share of shuffles that do as well as the labels themselves,
+    which count as one of them: its least value is 1 / (1 + SHUFFLES).
     All are NaN if nothing can be told; lacking then says why.
     """
 

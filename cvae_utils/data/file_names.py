@@ -110,7 +110,7 @@ def understand(names: Iterable[str], is_slice: Callable[[str], bool]) -> dict[st
     if planes := [name for name in names if OTHER_VOLUMES.search(ENDING.sub("", name))]:
         raise DataError(f"{planes[0]}: expected short-axis volumes, found a name of another plane "
                         f"or of a series ({len(planes)} such). Narrow the pattern, for instance "
-                        "to '**/*_SA_*.nii.gz'.")
+                        "to '**/*_SA_*_gt.nii.gz'.")
     found = _numbered({name: _read(name) for name in names}, is_slice)
     return dict(zip(found, _without_common_folders(list(found.values()))))
 

@@ -42,12 +42,12 @@ def test_committed_tables_are_those_of_the_committed_numbers():
 def test_tables_hold_the_numbers_and_the_data(study):
     tables = study_tables(study)
     assert tables["report"] == (
-        "|  | report | here, split by patient | here, split by slice |\n| --- | --- | --- | --- |\n"
+        "|  | report | here, split by patient | here, split by slice |\n|---|---|---|---|\n"
         "| Dice | 0.75 | 0.871 | 0.900 |\n\nData: A")
     assert ("| 1 | 0.871 | 0.850 0.871 0.871 | 0.871 | 6.4 | 4 | 98.2 % | 0.88 |\n"
             "| 1000 | 0.900 | ") in tables["beta"]
-    assert tables["beta"].endswith("\n\nReal test slices: 96.7 % valid, spread 1. Data: B")
-    assert tables["first"].endswith("Data: A.")
+    assert tables["beta"].endswith("\n\nReal test slices: 96.7 % valid, spread 1. Data: B.")
+    assert tables["first"].endswith("Data: A; beta 1000.")
 
 
 def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
@@ -56,7 +56,8 @@ def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
     published = published_tables(tmp_path)
     notebooks = published.pop("notebooks")
     assert re.search(r"02_train_vae.ipynb\) \| How [^|]*\? \| 12 \|", notebooks)
-    assert notebooks.endswith("From nothing, with C, on a machine.") and published == alone
+    assert notebooks.endswith("From nothing, in order, with C, on a machine.")
+    assert published == alone
     own, path = study["02_train_vae"] | {"data": "Data: C"}, tmp_path / "report" / "results.json"
     other = {"learning_rate": 2e-3, "decay": "cosine", "test_dice": 0.1, "active_dimensions": 2}
     write_json(path, {"02_train_vae": own, "quick_rate": other})
@@ -70,8 +71,8 @@ def test_what_the_report_profile_gives_comes_beside_the_others(study, tmp_path):
     del alone["report"]
     assert both == alone
     write_json(path, {"03_beta_study": study["03_beta_study"] | {"data": "C"}})
-    first, second = published_tables(tmp_path)["beta"].split("Data: B\n\n")
-    assert first + "Data: B" == alone["beta"] and second.endswith("spread 1. C")
+    first, second = published_tables(tmp_path)["beta"].split("Data: B.\n\n")
+    assert first + "Data: B." == alone["beta"] and second.endswith("spread 1. C.")
 
 
 def test_notebooks_that_have_not_run_empty_no_table(study):
@@ -94,8 +95,8 @@ def further():
                for model, dice in (("PCA, distance maps", 0.87), ("smooth fields, refined", 0.92))]
     protocol = [{"prior": kind, "test_dice": 0.95, "refined_dice": 0.96, "valid": valid}
                 for kind, valid in (("standard", 0.5), ("mixture", 0.975))]
-    claims = [{"claim": f"claim {n}", "rule": "a < b", "seed by seed": "a 1, 2", "verdict": verdict}
-              for n, verdict in enumerate(("holds", "depends on the seed", "holds"))]
+    claims = [{"claim": f"claim {n}", "rule": "|a| < b", "seed by seed": "a 1, 2", "verdict": told}
+              for n, told in enumerate(("holds", "depends on the seed", "holds"))]
     return {"06_sharper_hearts": {
                 "answer": answer, "real": real, "latents": latents, "protocol": protocol,
                 "prior": "mixture", "temperature": 0.8, "data": "Data: A; seeds 0, 1",
@@ -115,7 +116,7 @@ def test_further_tables_name_seeds_and_stand_beside_real_slices(study, further):
                  "Dice 0.950, refined 0.960, 97.5 % of the samples valid, and 99.7 % of the real",
                  "VAE, their beta 1 0.873;", "hierarchical NVAE 0.951 to 0.964). Data: B."):
         assert part in tables["beyond"], part
-    assert "| claim 0 | a < b | a 1, 2 | holds |\n" in tables["claims"]
+    assert r"| claim 0 | \|a\| < b | a 1, 2 | holds |" in tables["claims"]
     assert tables["claims"].endswith("Data: C; seeds 0, 1.")
     assert tables["verdicts"].endswith("| holds | claim 0<br>claim 2 |\n"
                                        "| depends on the seed | claim 1 |\n\nData: C; seeds 0, 1.")
