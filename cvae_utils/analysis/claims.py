@@ -55,7 +55,7 @@ def _compared(small: float, large: float) -> bool | None:
 
 LEARNING = (
     Claim("Dice rises in phases: LV, then MYO, then RV",
-          "the step at which half of the final soft Dice is reached",
+          "LV reaches half of its final soft Dice at an earlier step than MYO, and MYO than RV",
           {"LV before MYO": less("half_LV", "half_MYO"),
            "MYO before RV": less("half_MYO", "half_RV")},
           {"half_LV": "LV {:.0f}", "half_MYO": "MYO {:.0f}", "half_RV": "RV {:.0f}"}),
@@ -69,7 +69,7 @@ LEARNING = (
           {"rise": "beta 1000 {:.2f} %", "rise_low": "beta 1 {:.2f} %"}),
 )
 REBUILDING = (
-    Claim("the RV is reconstructed worst",
+    Claim("the RV is reconstructed worst, in mm",
           "HD95 of the RV is larger than that of MYO and of LV",
           {"worse than MYO": less("hd95_MYO", "hd95_RV"),
            "worse than LV": less("hd95_LV", "hd95_RV")},
@@ -105,7 +105,7 @@ DRAWING = (
           "as many are valid as of real slices, within 2 points; they cover at least three "
           "quarters of what as many real slices cover",
           {"realistic": above("more_valid", -2.0), "varied": above("coverage_of_real", 0.75)},
-          {"more_valid": "valid {:+.1f} points", "coverage_of_real": "coverage {:.3f}"}),
+          {"more_valid": "valid {:+.1f} points", "coverage_of_real": "share {:.3f}"}),
 )
 LATENT_VALUES = (
     Claim("beta = 1 gives latent histograms that are mixtures or wrongly scaled Gaussians",
@@ -128,7 +128,7 @@ PLANES = (
            "umap_high": "vote {:.3f}", "umap_low": "at beta 1 {:.3f}"}),
     Claim("images from traversing two different dimensions overlap in the UMAP plane",
           "beyond |z| = 0.5, 1 and 1.5 alike, two of the strongest dimensions reach common slices: "
-          "more than 5 % of the fewer, in the mean over pairs",
+          "more than 5 % of those that the one with fewer reaches, in the mean over pairs",
           {f"beyond {cut:g}": above(f"overlap_{cut:g}", 0.05) for cut in (0.5, 1.0, 1.5)},
           {f"overlap_{cut:g}": f"beyond {cut:g} {{:.3f}}" for cut in (0.5, 1.0, 1.5)}),
     Claim("t-SNE with three components shows no classes either",
@@ -192,17 +192,18 @@ CLAIMS = tuple(claim for section in SECTIONS.values() for claim in section)
 def verdict(claim: Claim, seeds: Sequence[Numbers]) -> str:
     """How the parts of a claim came out in these seeds, of which each has its numbers.
 
-    holds: every part in every seed. does not hold: no part in any seed. partly: each part alike in
-    all seeds, some so and some not. depends on the seed: a part differs between seeds. cannot be
-    told: a number is missing in a seed, or there are fewer than FEWEST_SEEDS.
+    A seed bears the claim out if every part is true in it. holds: all seeds do. depends on the
+    seed: some do. partly: none does, but a part is true in all of them. does not hold: none does,
+    and no part is true in all of them. cannot be told: a number is missing in a seed, or there are
+    fewer than FEWEST_SEEDS.
     """
     answers = [[_asked(part, found) for found in seeds] for part in claim.parts.values()]
     if len(seeds) < FEWEST_SEEDS or any(None in part for part in answers):
         return UNKNOWN
-    if any(len(set(part)) > 1 for part in answers):
-        return DEPENDS
-    alike = {part[0] for part in answers}
-    return PARTLY if len(alike) > 1 else HOLDS if alike.pop() else FAILS
+    borne_out = [all(parts) for parts in zip(*answers)]  # seed by seed
+    if any(borne_out):
+        return HOLDS if all(borne_out) else DEPENDS
+    return PARTLY if any(map(all, answers)) else FAILS
 
 
 def _asked(part: Callable[[Numbers], bool | None], found: Numbers) -> bool | None:

@@ -221,11 +221,11 @@ def best_median_worst(originals: np.ndarray, rebuilt: np.ndarray, dice: np.ndarr
     picked = [_of_different(ranked, patients, each)
               for ranked in (best_first, median_first, best_first[::-1])]
     chosen = np.concatenate([rows[np.argsort(-dice[rows], kind="stable")] for rows in picked])
-    names = [f"{kind}\n{dice[i]:.3f}" for kind, i in
+    names = [f"{kind}\nDice {dice[i]:.3f}" for kind, i in
              zip(np.repeat(["best", "median", "worst"], each), chosen)]
     figure = _tiles_figure(
         WIDTH / each + 0.75, np.stack([originals[chosen], rebuilt[chosen], originals[chosen]]),
-        ["original", "reconstruction", "errors"], names, title,
+        ["original", "reconstruction", "errors (black)"], names, title,
         None if side_mm is None else np.asarray(side_mm)[chosen])
     # The third row is painted over: grey where both agree on a structure, black where they differ.
     side = originals.shape[-1]

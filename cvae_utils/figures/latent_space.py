@@ -103,6 +103,20 @@ def influence_bars(table: pd.DataFrame, active: Sequence[int]) -> Figure:
     return figure
 
 
+def relations(table: pd.DataFrame, title: str) -> Figure:
+    """How closely each latent dimension, a row of `table` (Z, F), goes with each factor, a column:
+    0 to 1, which is dark."""
+    figure = new_figure(0.28 * len(table) + 1.9)
+    ax = figure.subplots()
+    sns.heatmap(table.rename("z{}".format), vmin=0, vmax=1, cmap="Blues", annot=True, fmt=".2f",
+                annot_kws={"size": 8}, linewidths=1, cbar=False, ax=ax)
+    ax.set_xticks(ax.get_xticks(), [name.replace(", ", ",\n") for name in table], rotation=40,
+                  ha="right")
+    ax.tick_params(length=0, rotation=0, axis="y")
+    figure.suptitle(title)
+    return figure
+
+
 def traversals_in_plane(data: np.ndarray, traversed: Mapping[str, np.ndarray],
                         limit: float) -> Figure:
     """Where traversed images land in the UMAP plane; data (N, 2), traversed {name: (steps, 2)}."""

@@ -101,7 +101,8 @@ def _beta_curve(ax: Axes, table: pd.DataFrame, columns: Mapping[str, str], label
         some = "" if len(counts) == len(table) else (
             rf" at $\beta$ = {', '.join(f'{beta:g}' for beta in counts.index)}")
         count = " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()}))
-        ax.set_title(rf"band{some}: mean $\pm$ SD of {count} seeds", fontsize=8, color=GREY)
+        ax.set_title(rf"line: one seed; band{some}: mean $\pm$ SD of {count} seeds", fontsize=8,
+                     color=GREY)
     ax.set(xscale="log", xlabel=r"$\beta$ (weight of the KL term)", ylabel=label)
     ax.grid(alpha=0.3)
     sns.despine(ax=ax)

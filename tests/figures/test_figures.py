@@ -35,6 +35,7 @@ HISTORY = pd.DataFrame(
      **{f"validation_{name}": [0.1, 0.5, 0.6] for name in STRUCTURE_NAMES}})
 INFLUENCE = pd.DataFrame({"dimension": [3, 0, 1, 2], "mean_dice": [0.7, 0.8, 0.95, 1.0],
                           "variance": [0.02, 0.01, 0.001, 0.0]})
+RELATIONS = pd.DataFrame({"LV size": [0.9, 0.1], "LV offset, vertical": [0.2, 0.0]}, index=[7, 3])
 TABLE = pd.DataFrame(
     {"group": GROUP, "phase": np.where(np.arange(40) % 2, "ED", "ES"),
      **{name: DRAW.uniform(size=40) for name in ("level", "area_rv", "area_myo", "area_lv")}})
@@ -89,6 +90,7 @@ EVERY_FIGURE = {
     "umap": lambda: latent_space.umap_planes({b: plane() for b in BETAS}, GROUP,
                                              np.arange(40) % 2 == 0, {b: 3 for b in BETAS}),
     "influence": lambda: latent_space.influence_bars(INFLUENCE, [0, 1]),
+    "relations": lambda: latent_space.relations(RELATIONS, "a run"),
     "landing": lambda: latent_space.traversals_in_plane(plane(), {"z0": plane()}, 3.0),
     "tsne": lambda: latent_space.tsne_clouds({b: plane(3) for b in BETAS}, GROUP),
     "planes": lambda: latent_space.coloured_planes({"UMAP": plane(), "t-SNE": plane()}, TABLE),
@@ -188,7 +190,8 @@ def test_bands_need_three_seeds():
         return trade_off.samples_by_beta(by_beta(MAPS), BY_BETA, runs).axes[1].get_title()
 
     assert band(BY_BETA, BY_BETA) == ""
-    assert band(*[BY_BETA] * 3).startswith("band: mean") and "of 3 seeds" in band(*[BY_BETA] * 3)
+    assert band(*[BY_BETA] * 3).startswith("line: one seed; band: mean $")
+    assert band(*[BY_BETA] * 3).endswith("of 3 seeds")
     some = band(*[BY_BETA] * 3, BY_BETA.iloc[:1], BY_BETA.iloc[:1])
     assert "of 3 to 5 seeds" in some
     assert f"= {BY_BETA.index[0]:g}: " in band(*[BY_BETA.iloc[:1]] * 3)
@@ -206,7 +209,8 @@ def test_reconstructions_are_the_best_the_median_and_the_worst_with_errors_in_bl
     rebuilt[4, 0, :5] = 3  # five wrong pixels in the slice of median Dice
     dice = np.array([0.5, 0.9, 0.1, 0.8, 0.55, 0.2, 0.7, 0.3, 0.6])
     ax = hearts.best_median_worst(originals, rebuilt, dice, np.arange(9), "test", 1).axes[0]
-    assert texts(ax.get_xticklabels()) == ["best\n0.900", "median\n0.550", "worst\n0.100"]
+    assert texts(ax.get_xticklabels()) == ["best\nDice 0.900", "median\nDice 0.550",
+                                                "worst\nDice 0.100"]
     shown = np.asarray(ax.images[0].get_array())
     for column, i in enumerate((1, 4, 2)):
         original, own, errors = (shown[y:y + 32, 2 + 34 * column:34 + 34 * column]
@@ -227,7 +231,7 @@ def test_few_reconstructions_are_all_shown(count, shown):
 def test_best_and_worst_are_of_different_patients():
     dice, patients = np.linspace(1, 0, 12), np.repeat([1, 2, 3, 4], 3)
     ax = hearts.best_median_worst(MAPS[:12], MAPS[:12], dice, patients, "", 2).axes[0]
-    shown = [float(name.split()[1]) for name in texts(ax.get_xticklabels())]
+    shown = [float(name.split()[-1]) for name in texts(ax.get_xticklabels())]
     assert shown == [round(x, 3) for x in (dice[0], dice[3], dice[5], dice[6], dice[8], dice[11])]
 
 
@@ -324,6 +328,13 @@ def test_active_dimensions_are_coloured_wherever_they_rank(active):
         left_out = [value for name, value in departure.items() if name not in names]
         assert heights[-1] == pytest.approx(np.mean(left_out)) and is_grey(left.patches[-1])
     assert f"{len(active)} of 4 are active" in figure.get_suptitle()
+
+
+def test_relations_have_a_row_for_each_dimension_and_a_column_for_each_factor():
+    (ax,) = EVERY_FIGURE["relations"]().axes
+    assert texts(ax.get_yticklabels()) == ["z7", "z3"]
+    assert texts(ax.get_xticklabels()) == ["LV size", "LV offset,\nvertical"]
+    assert texts(ax.texts) == ["0.90", "0.20", "0.10", "0.00"]
 
 
 @pytest.mark.parametrize(("changes", "left"), [
