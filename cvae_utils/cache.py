@@ -95,16 +95,25 @@ def code_of(*makers: Callable, package: Path = PACKAGE) -> str:
         if place in found or module in NOT_MAKERS or not module.startswith(f"{PACKAGE.name}."):
             continue
         path = package.joinpath(*module.split(".")[1:]).with_suffix(".py")
-        definitions, imports = _parsed(SOURCES.get(path) or path.read_text(encoding="utf-8"))
+        source = SOURCES.get(path) or path.read_text(encoding="utf-8")
+        definitions, imports = _parsed(source)
         if name in imports and name not in definitions:
             todo.append(imports[name])
             continue
         if name == "*":  # a module that is handed over as a whole
             todo += [(module, each) for each in definitions]
-        found[place] = [_dump(node) for node in definitions.get(name, ())]
-        for node in definitions.get(name, ()):
-            todo += _named(node, module, definitions, imports)
+        found[place], named = _read(source, module, name)
+        todo += named
     return short_hash(sorted([*place, *dumps] for place, dumps in found.items() if dumps))
+
+
+@functools.cache  # a definition is reached from many others
+def _read(source: str, module: str, name: str) -> tuple[list, list[tuple[str, str]]]:
+    """What a module defines under a name, as `_dump` writes it, and what that names: `_named`."""
+    definitions, imports = _parsed(source)
+    nodes = definitions.get(name, ())
+    return [_dump(node) for node in nodes], [
+        place for node in nodes for place in _named(node, module, definitions, imports)]
 
 
 def _dump(node) -> list | str:

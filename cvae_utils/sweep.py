@@ -86,9 +86,12 @@ def _train_side_by_side(jobs: Sequence[Job], titles: Sequence[str], compute: Com
         workers, "loky", batch_size=1, max_nbytes=None, initializer=_begin_worker,
         initargs=(os.getpid(),), idle_worker_timeout=IDLE)
     code = key_of(code=CODE)
+    # The longest first: else one process trains it at the end, and the others have nothing to do.
+    in_order = sorted(zip(jobs, titles), reverse=True, key=lambda pair: (
+        pair[0].config.profile.epochs * pair[0].config.profile.size**2))
     try:
         parallel(joblib.delayed(_train_in_worker)(job, compute, title, code)
-                 for job, title in zip(jobs, titles))
+                 for job, title in in_order)
     except (KeyboardInterrupt, TerminatedWorkerError):
         kept = sum(runs.place(job.config, job.runs, checkpoint.SUFFIX).is_file() for job in jobs)
         tqdm.write(f"Stopped. The state after the last epoch of {kept} trainings is kept; run the "

@@ -14,7 +14,7 @@ from cvae_utils.analysis import latent_priors
 from cvae_utils.analysis.run_results import judged, key_for, rebuilt_results
 from cvae_utils.cache import kept_json
 from cvae_utils.data.slices import Slices, read_rows
-from cvae_utils.model import encoding, losses
+from cvae_utils.model import encoding, hardware, losses
 from cvae_utils.model.network import VAE, one_hot
 from cvae_utils.model.runs import Run
 
@@ -22,6 +22,7 @@ from cvae_utils.model.runs import Run
 STEPS, LENGTH = 30, 0.1
 
 
+@hardware.freed_memory_is_reused()
 def refine(model: VAE, maps: np.ndarray, prior: latent_priors.Prior, beta: float,
            steps: int = STEPS, progress: bool = True) -> np.ndarray:
     """Label maps (N, S, S) -> the most probable z of each, (N, Z) float32.
@@ -54,15 +55,13 @@ def refine(model: VAE, maps: np.ndarray, prior: latent_priors.Prior, beta: float
 
 
 def refined(run: Run, slices: Slices, split: dict[str, np.ndarray], steps: int = STEPS) -> dict:
-    """run_results.rebuilt_results of validation and test slices, rebuilt from their refined z, with
-    the Gaussian fitted to the run's codes as prior; measured once, and kept with the run."""
+    """run_results.rebuilt_results of the test slices, rebuilt from their refined z, with the
+    Gaussian fitted to the run's codes as prior; measured once, and kept with the run."""
     def make() -> dict:
-        prior, results = latent_priors.of(run, "gaussian", slices, split), {}
-        for part in ("validation", "test"):
-            maps = read_rows(slices.aligned, split[part])
-            z = refine(run.model, maps, prior, run.config["beta"], steps)
-            results |= rebuilt_results(part, judged(encoding.decode(run.model, z), maps))
-        return results
+        prior = latent_priors.of(run, "gaussian", slices, split)
+        maps = read_rows(slices.aligned, split["test"])
+        z = refine(run.model, maps, prior, run.config["beta"], steps)
+        return rebuilt_results("test", judged(encoding.decode(run.model, z), maps))
 
     key = key_for(slices, split, steps, code=[refined])
     return kept_json(run.folder, "refined", key, make)

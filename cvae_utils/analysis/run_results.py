@@ -8,7 +8,7 @@ import numpy as np
 from cvae_utils import shape_metrics
 from cvae_utils.cache import kept_json, key_of
 from cvae_utils.data.slices import Slices, read_rows
-from cvae_utils.model import encoding
+from cvae_utils.model import encoding, hardware
 from cvae_utils.model.network import VAE
 from cvae_utils.model.runs import Run
 
@@ -27,6 +27,7 @@ def key_for(slices: Slices, split: dict[str, np.ndarray], *settings,
     return key_of(slices.fingerprint, rows, *settings, code=code)
 
 
+@hardware.freed_memory_is_reused()
 def evaluate(vae: VAE, slices: Slices, split: dict[str, np.ndarray], samples: int,
              seed: int = 0) -> dict:
     """The numbers of one trained VAE, by part of the data they come from.

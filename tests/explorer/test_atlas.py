@@ -52,8 +52,20 @@ def kept(run, tmp_path):
     return replace(load_run(folder, torch.device("cpu")), results=run.results)
 
 
+@pytest.fixture(scope="module")
+def measured(run, slices, split, tmp_path_factory):
+    """The folder of a run like that, with its atlas and priors; leave it as it is."""
+    folder = shutil.copytree(run.folder, tmp_path_factory.mktemp("measured") / "kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projections, "fit_umap", FakeUMAP)
+        atlas.load_or_build(replace(load_run(folder, torch.device("cpu")), results=run.results),
+                            slices, split, STAMP)
+    return folder
+
+
 @pytest.fixture
-def made(kept, slices, split):
+def made(kept, measured, slices, split):
+    shutil.copytree(measured, kept.folder, dirs_exist_ok=True)
     return atlas.load_or_build(kept, slices, split, STAMP)
 
 

@@ -71,7 +71,7 @@ class Explorer:
         until = time.monotonic() + 10
         while not (state := self.tab.evaluate("explorer.state"))["settled"]:
             assert time.monotonic() < until, "the page does not come to rest"
-            time.sleep(0.02)
+            time.sleep(0.05)
         return state
 
     def pictures(self):
@@ -423,7 +423,9 @@ def test_mean_of_a_group_is_taken_at_a_level_and_a_phase(explorer, atlases):
 
 def test_random_hearts_come_from_the_chosen_prior(explorer):
     seen = set()
-    for _ in range(12):  # the mixture is two points
+    for _ in range(12):  # the mixture is two points: both come sooner, but for once in 2048
+        if len(seen) == 2:
+            break
         explorer.choose("priors", "fitted mixture of 2")
         z = np.array(explorer.state["z"])
         side = np.sign(z[0] - CENTRE[0])
@@ -483,6 +485,7 @@ def test_two_hearts_are_compared_and_a_slider_goes_from_one_to_the_other(explore
     until = time.monotonic() + 20
     while time.monotonic() < until and (not shares or max(shares) < 0.9 or min(shares) > 0.1):
         shares.append(explorer.tab.evaluate("explorer.state.share"))
+        time.sleep(0.05)
     explorer.press("play")
     assert 0 <= min(shares) < 0.1 and 0.9 < max(shares) <= 1  # there and back
     explorer.slider("z4").fill("-1")  # off the way, and B stays what it was
@@ -502,6 +505,7 @@ def test_group_beats_from_ed_to_es_with_one_click(explorer, atlases):
         state = explorer.tab.evaluate("explorer.state")
         assert state["way"] and state["playing"]
         seen.add(0.2 if state["share"] < 0.3 else 0.8 if state["share"] > 0.7 else None)
+        time.sleep(0.05)
     explorer.press("reset")
     ed = explorer.state
     assert ed["share"] == 0 and ed["start"].startswith("mean of MINF, middle, ED")
