@@ -1,8 +1,8 @@
 # make run    virtual environment, packages, notebooks 01 to 05 from top to bottom, figures;
 #             make run NOTEBOOKS="01 02" for those whose names start so
 # make study  the same for the notebooks beyond the report, 06 and later
-# make test   the same set-up; unit tests, then the notebooks, on the phantom, against the
-#             text of their stored outputs
+# make test   the same set-up; unit tests, and the notebooks, on the phantom, against the text of
+#             their stored outputs
 # make lab    the same set-up; JupyterLab
 # make lint   ruff, and import-linter: who may import whom (pyproject.toml)
 PYTHON ?= python3
@@ -20,9 +20,8 @@ study: $(READY)
 	$(BIN)/python scripts/run_notebooks.py --beyond
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile \
-		--no-loadscope-reorder tests
-	$(BIN)/python -m pytest --nbval -n logical --maxprocesses 8 --dist loadfile notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n logical --maxprocesses 8 --dist loadfile \
+		--no-loadscope-reorder tests notebooks
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

@@ -16,18 +16,36 @@ import cvae_utils  # noqa: F401  sets how numbers are rounded, before NumPy is i
 sys.path.insert(0, str(Path(__file__).resolve().parent / "notebooks"))
 import golden
 
-#: nbval reads what a cell shows only once the cell is done, and until then a kernel keeps no more
-#: than a thousand messages: progress bars of many trainings in one cell must be slow.
-FORCED = {"CVAE_DATA": "phantom", "CVAE_PROFILE": "smoke", "TQDM_MININTERVAL": "10",
-          "OMP_NUM_THREADS": "1"}
+#: Notebooks are run beside each other and beside tests: a kernel that started processes would gain
+#: nothing.
+FORCED = {"CVAE_DATA": "phantom", "CVAE_PROFILE": "smoke", "OMP_NUM_THREADS": "1",
+          "LOKY_MAX_CPU_COUNT": "1"}
+#: Files of tests that start browsers, kernels and processes that train.
+SLOWEST = ("test_lab", "test_processes", "test_stopping", "test_sweep", "test_page")
+
+
+def runs_notebooks(config):
+    return config.getoption("nbval", False) or config.getoption("nbval_lax", False)
 
 
 def pytest_configure(config):
-    asked = config.getoption("nbval", False) or config.getoption("nbval_lax", False)
-    if asked and not hasattr(config, "workerinput"):  # workers of xdist share one folder
+    # Workers of xdist share one folder.
+    if runs_notebooks(config) and not hasattr(config, "workerinput"):
         config.notebook_output = tempfile.mkdtemp(prefix="cvae-notebooks-")
         # The notebooks' kernels inherit the environment.
         os.environ.update(FORCED, CVAE_OUT=config.notebook_output)
+
+
+def pytest_collection_modifyitems(config, items):
+    """The longest files first: no worker of pytest-xdist is then left alone with one at the end.
+    Of the notebooks, those are the last."""
+    if runs_notebooks(config):
+        # nbval reads what a cell shows only once the cell is done, and until then a kernel keeps no
+        # more than a thousand messages: progress bars of many trainings in one cell must be slow.
+        # Not before: the tests have imported tqdm, which reads this then, and keep their own.
+        os.environ["TQDM_MININTERVAL"] = "10"
+    items.sort(key=lambda item: item.path.name * (item.path.suffix == ".ipynb"), reverse=True)
+    items.sort(key=lambda item: item.path.suffix != ".ipynb" and item.path.stem not in SLOWEST)
 
 
 def pytest_sessionfinish(session):

@@ -21,20 +21,13 @@ from cvae_utils.model.training import RunConfig
 from cvae_utils.profiles import Profile
 
 torch.set_num_threads(1)  # in models as small as these, threads would wait for each other
-#: Files whose tests start browsers, kernels and processes that train.
-SLOWEST = ("test_lab", "test_processes", "test_stopping", "test_sweep")
 REAL_ROOT = os.environ.get("ACDC_ROOT", "").strip()
 
 
-def pytest_collection_modifyitems(items):
-    """The slowest files first: no worker of pytest-xdist is then left alone with one at the end."""
-    items.sort(key=lambda item: item.path.stem not in SLOWEST)
-
-
 @pytest.fixture(autouse=True)
-def settings_of_the_user_do_not_count(monkeypatch):
+def settings_of_the_user_and_of_notebooks_do_not_count(monkeypatch):
     for name in ("ACDC_ROOT", "CVAE_DATA", "CVAE_PROFILE", "CVAE_OUT", "CVAE_LABELS",
-                 "CVAE_PATTERN", "CVAE_PROCESSES"):
+                 "CVAE_PATTERN", "CVAE_PROCESSES", "TQDM_MININTERVAL", "LOKY_MAX_CPU_COUNT"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -211,7 +211,7 @@ def test_interrupted_and_killed_trainings_end_and_go_on_from_the_epochs_that_are
         until = time.monotonic() + 120
         while sum(epoch > before[0] + 1 for epoch in kept_epochs(some)) < 2:
             assert time.monotonic() < until and process.poll() is None, process.stderr.read()
-            time.sleep(0.05)
+            time.sleep(0.1)
         workers = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, ending) if ending == signal.SIGINT else process.send_signal(ending)
         _, printed = process.communicate(timeout=60)

@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
-from tqdm.auto import tqdm
 
 from cvae_utils import shape_metrics
 from cvae_utils.analysis import dimensions, latent_values, projections, sample_quality
 from cvae_utils.analysis.learning_phases import LEARNT, learning_phases
 from cvae_utils.analysis.run_results import key_for
+from cvae_utils.analysis.side_by_side import side_by_side
 from cvae_utils.cache import kept_at, kept_json
 from cvae_utils.data.slices import Slices
 from cvae_utils.labels import STRUCTURE_NAMES, Label
@@ -40,9 +39,7 @@ def measured_together(seeds: Sequence[tuple]) -> list[dict[str, float]]:
     lacking = [given for given in seeds if not kept_at(
         given[0]["report"].folder, "claims", _key(*given), ".json").is_file()]
     if len(lacking) > 1:
-        each = joblib.Parallel(min(len(lacking), joblib.cpu_count()), return_as="generator")(
-            joblib.delayed(measured)(*given) for given in lacking)
-        list(tqdm(each, "seeds measured", len(lacking)))
+        side_by_side(measured, lacking, "seeds measured")
     return [measured(*given) for given in seeds]
 
 

@@ -40,10 +40,10 @@ def slow(config):
     return replace(config, profile=replace(config.profile, epochs=3, learning_rate=1e-3))
 
 
-def test_settings_of_other_tools_change_nothing(brief, packed, tmp_path):
-    for name, environment in (("alone", {}), ("among others", OTHERS | RANKS)):
-        ended = worker.start(packed(brief), "trained", 0, tmp_path / name, **environment)
-        assert ended.returncode == 0, ended.stderr
+def test_settings_of_other_tools_change_nothing(brief, packed, slices, split, tmp_path):
+    load_or_train(brief, slices, split, tmp_path / "alone", worker.ALONE)
+    ended = worker.start(packed(brief), "trained", 0, tmp_path / "among others", **OTHERS | RANKS)
+    assert ended.returncode == 0, ended.stderr
     alone, among = (end_of(runs.place(brief, tmp_path / name)) for name in ("alone",
                                                                            "among others"))
     assert alone == among

@@ -237,7 +237,8 @@ def test_two_processes_that_train_one_run_leave_it_whole(eight, packed, tmp_path
 
 
 # ------------------------------------------------------------------------- interrupted, and killed
-def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(eight, packed, tmp_path):
+def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(
+        eight, packed, slices, split, tmp_path):
     ended = worker.start(packed(eight), "trained", 4, tmp_path)  # in the fourth epoch
     state = runs.place(eight, tmp_path, checkpoint.SUFFIX)
     assert ended.returncode != 0 and "KeyboardInterrupt" in ended.stderr.splitlines()[-1]
@@ -255,15 +256,15 @@ def test_control_c_says_how_to_go_on_and_where_the_best_weights_are(eight, packe
     assert all(torch.equal(weight, best["weights"][name])
                for name, weight in model.state_dict().items())
 
-    ended = worker.start(packed(eight), "trained", 0, tmp_path, tmp_path / "alone")
-    assert ended.returncode == 0, ended.stderr
+    for folder in (tmp_path, tmp_path / "alone"):
+        load_or_train(eight, slices, split, folder, worker.ALONE)
     gone_on, alone = runs.place(eight, tmp_path), runs.place(eight, tmp_path / "alone")
     assert end_of(gone_on) == end_of(alone) and names(tmp_path) == ["alone", gone_on.name]
 
 
 @pytest.mark.skipif(not hasattr(worker.os, "fork"), reason="needs a system that forks")
 def test_whenever_it_is_killed_only_what_is_missing_is_done_again_and_ends_to_the_byte_the_same(
-        config, packed, tmp_path):
+        config, packed, slices, split, tmp_path):
     config = replace(config, profile=replace(config.profile, epochs=3))
     ended = worker.start(packed(config), "killed", tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -277,7 +278,6 @@ def test_whenever_it_is_killed_only_what_is_missing_is_done_again_and_ends_to_th
     assert [[".checkpoint." in name for name in hidden] for hidden in partial] == [
         [], [True], [False], []]
     assert steps == (2 * 13, 2 * 13, 0, 0)
-    ended = worker.start(packed(config), "trained", 0, tmp_path / "alone")
-    assert ended.returncode == 0, ended.stderr
+    load_or_train(config, slices, split, tmp_path / "alone", worker.ALONE)
     for folder in (tmp_path / moment for moment in worker.MOMENTS):
         assert end_of(folder / run) == end_of(tmp_path / "alone" / run) and names(folder) == [run]
