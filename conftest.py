@@ -42,10 +42,12 @@ def pytest_collection_modifyitems(config, items):
     if runs_notebooks(config):
         # nbval reads what a cell shows only once the cell is done, and until then a kernel keeps no
         # more than a thousand messages: progress bars of many trainings in one cell must be slow.
-        # Not before: the tests have imported tqdm, which reads this then, and keep their own.
+        # tqdm reads this when it is imported. The tests have imported it by now: it is for kernels.
         os.environ["TQDM_MININTERVAL"] = "10"
-    items.sort(key=lambda item: item.path.name * (item.path.suffix == ".ipynb"), reverse=True)
-    items.sort(key=lambda item: item.path.suffix != ".ipynb" and item.path.stem not in SLOWEST)
+    notebooks = [item for item in items if item.path.suffix == ".ipynb"]
+    tests = [item for item in items if item.path.suffix != ".ipynb"]
+    items[:] = (sorted(notebooks, key=lambda item: item.path.name, reverse=True)
+                + sorted(tests, key=lambda item: item.path.stem not in SLOWEST))
 
 
 def pytest_sessionfinish(session):

@@ -102,13 +102,13 @@ def code_of(*makers: Callable, package: Path = PACKAGE) -> str:
             continue
         if name == "*":  # a module that is handed over as a whole
             todo += [(module, each) for each in definitions]
-        found[place], named = _read(source, module, name)
+        found[place], named = _definition(source, module, name)
         todo += named
     return short_hash(sorted([*place, *dumps] for place, dumps in found.items() if dumps))
 
 
-@functools.cache  # a definition is reached from many others
-def _read(source: str, module: str, name: str) -> tuple[list, list[tuple[str, str]]]:
+@functools.cache  # several keys reach one and the same
+def _definition(source: str, module: str, name: str) -> tuple[list, list[tuple[str, str]]]:
     """What a module defines under a name, as `_dump` writes it, and what that names: `_named`."""
     definitions, imports = _parsed(source)
     nodes = definitions.get(name, ())

@@ -84,9 +84,9 @@ def broken_rules(label_map: np.ndarray, open_wall_allowed: bool = False) -> list
     broken = [f"no {name}" for name in ("LV", "MYO") if not masks[name].any()]
     parts = {name: ndimage.label(mask, EIGHT)[1] for name, mask in masks.items()}
     broken += [f"{name} in {count} parts" for name, count in parts.items() if count > 1]
-    filled = {"LV": lv, "RV": rv, "MYO and LV": myo | lv}
+    solid = {"LV": lv, "RV": rv, "MYO and LV": myo | lv}
     # What is around a structure is one piece, unless the structure encloses some of it.
-    broken += [f"hole in {name}" for name, mask in filled.items() if ndimage.label(~mask)[1] > 1]
+    broken += [f"hole in {name}" for name, mask in solid.items() if ndimage.label(~mask)[1] > 1]
     around_lv = label_map[ndimage.binary_dilation(lv) & ~lv]
     if (around_lv == Label.RV).any():
         broken.append("LV touches RV")

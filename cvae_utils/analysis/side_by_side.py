@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 def side_by_side(measure: Callable, given: Sequence[tuple], title: str) -> list:
     """[measure(*arguments) for arguments in given]: as many at a time as there are cores, each in a
-    process, on one thread. title: of the bar."""
+    process. title: of the bar."""
     workers = min(len(given), joblib.cpu_count())
     found = joblib.Parallel(workers, return_as="generator")(
         joblib.delayed(measure)(*arguments) for arguments in given)

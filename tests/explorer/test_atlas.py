@@ -40,9 +40,11 @@ class FakeUMAP:
         return projections.place(z, self.mu, self.embedding_) + self.shift
 
 
-@pytest.fixture(autouse=True)
-def fake_umap(monkeypatch):
-    monkeypatch.setattr(projections, "fit_umap", FakeUMAP)
+@pytest.fixture(autouse=True, scope="module")
+def fake_umap():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projections, "fit_umap", FakeUMAP)
+        yield
 
 
 @pytest.fixture
@@ -56,10 +58,8 @@ def kept(run, tmp_path):
 def measured(run, slices, split, tmp_path_factory):
     """The folder of a run like that, with its atlas and priors; leave it as it is."""
     folder = shutil.copytree(run.folder, tmp_path_factory.mktemp("measured") / "kept")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projections, "fit_umap", FakeUMAP)
-        atlas.load_or_build(replace(load_run(folder, torch.device("cpu")), results=run.results),
-                            slices, split, STAMP)
+    atlas.load_or_build(replace(load_run(folder, torch.device("cpu")), results=run.results),
+                        slices, split, STAMP)
     return folder
 
 

@@ -3,7 +3,6 @@
     python tests/model/worker.py WORK TASK ARGUMENTS      WORK: what `pack` has written
 """
 
-import importlib
 import json
 import os
 import pickle
@@ -54,7 +53,8 @@ def killed(config, slices, split, out):
     """At each of MOMENTS let a training kill itself, and train again. Prints, by moment, what the
     killed one has left, and how many steps the second one took."""
     found = {}
-    importlib.import_module("torch._dynamo")  # once, and not in each child by its optimiser
+    import torch._dynamo  # noqa: F401  once, and not in each child by its optimiser
+
     for moment, prepare in MOMENTS.items():
         folder, (reader, writer) = Path(out) / moment, os.pipe()
         for kill in (True, False):
