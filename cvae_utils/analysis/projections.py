@@ -3,6 +3,7 @@
 scikit-learn and UMAP are imported where they are used: they take seconds.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -25,12 +26,25 @@ def fit_umap(mu: np.ndarray, seed: int = 0):
     _expect_slices(mu, FEWEST_UMAP, "UMAP in a plane")
     from umap import UMAP
 
+    _keep_compiled()
     neighbours = min(15, len(mu) - 1)
     # The start at eigenvectors of the neighbourhood needs more points than there are eigenvectors.
     start = "spectral" if len(mu) > FEWEST_UMAP + 1 else "random"
     # One job, because only then does the random state decide the result.
     return UMAP(n_components=2, n_neighbors=neighbours, init=start, random_state=seed,
                 n_jobs=1).fit(mu)
+
+
+def _keep_compiled() -> None:
+    """Keep on disk what numba compiles of UMAP, which takes longer than most fits and would be done
+    in every process anew; where no folder can be written to, it still is."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import umap_, utils
+
+    for function in [*vars(umap_).values(), *vars(utils).values()]:
+        if isinstance(function, Dispatcher):
+            with contextlib.suppress(RuntimeError):
+                function.enable_caching()
 
 
 def _expect_slices(points: np.ndarray, least: int, what: str) -> None:

@@ -1,6 +1,7 @@
 """UMAP, t-SNE, votes of neighbours and overlaps, on clouds whose answers are known."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,7 +179,7 @@ def test_too_few_slices_for_a_projection_are_named():
 
 
 def test_umap_is_asked_for_what_makes_it_reproducible(monkeypatch):
-    """UMAP itself compiles for longer than all tests together; the notebooks run it."""
+    """UMAP itself is run by the notebooks."""
     class Fake:
         def __init__(self, **options):
             self.options = options
@@ -188,9 +189,25 @@ def test_umap_is_asked_for_what_makes_it_reproducible(monkeypatch):
             return self
 
     monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Fake))
+    monkeypatch.setattr(projections, "_keep_compiled", lambda: None)
     fitted = projections.fit_umap(np.zeros((40, 6)), seed=3)
     assert fitted.shape == (40, 6)
     assert fitted.options == dict(n_components=2, n_neighbors=15, init="spectral", random_state=3,
                                   n_jobs=1)
     assert projections.fit_umap(np.zeros((8, 6))).options["n_neighbors"] == 7  # all the others
     assert projections.fit_umap(np.zeros((3, 6))).options["init"] == "random"  # few eigenvectors
+
+
+def test_what_numba_compiles_of_umap_is_kept_where_a_folder_can_be_written_to(monkeypatch):
+    from numba.core.dispatcher import Dispatcher
+    from umap import umap_, utils
+
+    def no_folder(function):
+        raise RuntimeError(f"cannot cache function {function}: no locator available")
+
+    projections._keep_compiled()
+    for function in (utils.fast_knn_indices, umap_.smooth_knn_dist,
+                     umap_.compute_membership_strengths, utils.submatrix):
+        assert Path(function.stats.cache_path).is_dir()
+    monkeypatch.setattr(Dispatcher, "enable_caching", no_folder)
+    projections._keep_compiled()
