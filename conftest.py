@@ -38,7 +38,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     """The longest files first: no worker of pytest-xdist is then left alone with one at the end.
-    Of the notebooks, those are the last."""
+    The notebooks are run from the last to the first: the last ones take longest."""
     if runs_notebooks(config):
         # nbval reads what a cell shows only once the cell is done, and until then a kernel keeps no
         # more than a thousand messages: progress bars of many trainings in one cell must be slow.

@@ -36,14 +36,12 @@ def fit_umap(mu: np.ndarray, seed: int = 0):
 
 
 def _keep_compiled() -> None:
-    """Keep on disk what numba compiles of UMAP, which takes longer than most fits and would be done
-    in every process anew; where no folder can be written to, it still is."""
-    from numba.core.dispatcher import Dispatcher
+    """Keep on disk what numba compiles of UMAP, which else is compiled anew in every process."""
     from umap import umap_, utils
 
-    for function in [*vars(umap_).values(), *vars(utils).values()]:
-        if isinstance(function, Dispatcher):
-            with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError):  # no place for a cache: then it is compiled anew
+        for function in [*vars(umap_).values(), *vars(utils).values()]:
+            if hasattr(function, "enable_caching"):  # which numba compiles
                 function.enable_caching()
 
 
